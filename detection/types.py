@@ -218,6 +218,20 @@ class Observation(NamedTuple):
     action: str | None = None
 
 
+class FleetBucket(NamedTuple):
+    """What *other* replicas counted of a series in one 10 s bucket, in absolute numbers.
+
+    ``bucket`` is epoch seconds divided by 10, rounded down. A later value for the
+    same bucket replaces the earlier one, so that it may be sent again.
+    """
+
+    bucket: int
+    requests: int
+    errors: int = 0
+    tokens: int = 0
+    cost_nano_usd: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """One detector's opinion of one series, before scores are combined."""
