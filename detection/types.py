@@ -256,7 +256,8 @@ class Verdict:
 
     ``families`` are the distinct families of evidence behind the tier.
     ``blockable`` is false where the evidence may throttle but never block
-    (a repeated plain prompt).
+    (a repeated plain prompt). ``learning`` marks a statistical verdict on a
+    series that is still being learned: it is recorded, not sent, not acted on.
     """
 
     ts: float
@@ -272,6 +273,7 @@ class Verdict:
     window_seconds: float | None = None
     since: float | None = None
     blockable: bool = True
+    learning: bool = False
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,0 +1,118 @@
+"""Counts of the last hour in 10 s buckets, O(1) per booking.
+
+Owns: the running totals of one series and, per bucket, their value at its end,
+so that any window up to an hour is one subtraction. Must never: judge.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+BUCKET_SECONDS = 10
+#: Buckets kept: an hour, and a little for late bookings.
+SIZE = 384
+
+_ONE = array("q", (0,))
+
+
+class Window:
+    """Sliding sums of calls and cost (nano-USD) of one series.
+
+    >>> w = Window(100)
+    >>> w.add(100, 3, 5); w.add(103, 2, 5)
+    >>> w.calls_in(6), w.calls_in(3), w.cost_in(6)
+    (5, 2, 10)
+    """
+
+    __slots__ = ("_calls", "_cost", "bucket", "calls", "cost")
+
+    def __init__(self, bucket: int) -> None:
+        self.bucket = bucket
+        self.calls = 0
+        self.cost = 0
+        self._calls = _ONE * SIZE
+        self._cost = _ONE * SIZE
+
+    def add(self, bucket: int, calls: int, cost: int) -> None:
+        """Book calls and cost to a bucket; one older than an hour counts as an hour old."""
+        if bucket > self.bucket:
+            self.advance(bucket)
+        elif bucket < self.bucket:
+            self._add_late(bucket, calls, cost)
+        self.calls += calls
+        self.cost += cost
+
+    def advance(self, bucket: int) -> None:
+        """Close all buckets before ``bucket``."""
+        last = self.bucket
+        if bucket <= last:
+            return
+        gap = bucket - last
+        calls, cost = self._calls, self._cost
+        if gap == 1:
+            place = last % SIZE
+            calls[place] = self.calls
+            cost[place] = self.cost
+        elif gap >= SIZE:
+            self._calls = array("q", (self.calls,)) * SIZE
+            self._cost = array("q", (self.cost,)) * SIZE
+        else:
+            place, end = last % SIZE, bucket % SIZE
+            filled, paid = array("q", (self.calls,)), array("q", (self.cost,))
+            if place < end:
+                calls[place:end] = filled * gap
+                cost[place:end] = paid * gap
+            else:
+                calls[place:] = filled * (SIZE - place)
+                cost[place:] = paid * (SIZE - place)
+                calls[:end] = filled * end
+                cost[:end] = paid * end
+        self.bucket = bucket
+
+    def calls_in(self, buckets: int) -> int:
+        """Calls in the last so many buckets, the running one included."""
+        return self.calls - self._calls[(self.bucket - buckets) % SIZE]
+
+    def cost_in(self, buckets: int) -> int:
+        """Cost in the last so many buckets, the running one included."""
+        return self.cost - self._cost[(self.bucket - buckets) % SIZE]
+
+    def ends(self, buckets: int) -> tuple[list[int], list[int]]:
+        """Running totals (calls, cost) at the end of the last ``buckets`` + 1 closed buckets."""
+        start = (self.bucket - buckets - 1) % SIZE
+        end = self.bucket % SIZE
+        if start < end:
+            return self._calls[start:end].tolist(), self._cost[start:end].tolist()
+        return (
+            (self._calls[start:] + self._calls[:end]).tolist(),
+            (self._cost[start:] + self._cost[:end]).tolist(),
+        )
+
+    def _add_late(self, bucket: int, calls: int, cost: int) -> None:
+        for late in range(max(bucket, self.bucket - SIZE + 1), self.bucket):
+            self._calls[late % SIZE] += calls
+            self._cost[late % SIZE] += cost
+
+    def dump(self) -> dict[str, Any]:
+        """The window as plain values."""
+        calls, cost = self.ends(SIZE - 2)
+        rows = [
+            [self.bucket - SIZE + 2 + i, calls[i + 1] - calls[i], cost[i + 1] - cost[i]]
+            for i in range(SIZE - 2)
+            if calls[i + 1] != calls[i] or cost[i + 1] != cost[i]
+        ]
+        rows.append([self.bucket, self.calls - calls[-1], self.cost - cost[-1]])
+        return {"calls": self.calls, "cost": self.cost, "rows": rows}
+
+    @classmethod
+    def load(cls, saved: dict[str, Any]) -> Window:
+        """Undo :meth:`dump`."""
+        rows = saved["rows"]
+        window = cls(int(rows[-1][0]) - SIZE)
+        window.calls = int(saved["calls"]) - sum(int(r[1]) for r in rows)
+        window.cost = int(saved["cost"]) - sum(int(r[2]) for r in rows)
+        for bucket, calls, cost in rows:
+            window.advance(int(bucket))
+            window.add(int(bucket), int(calls), int(cost))
+        return window
