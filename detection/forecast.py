@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from math import ceil, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
+
+_Line = NDArray[np.float64]
 
 HOUR = 3_600
 _DAY_HOURS = 24
@@ -114,13 +117,14 @@ def forecast(
     )
 
 
-def _day_totals(line: np.ndarray) -> np.ndarray:
+def _day_totals(line: _Line) -> _Line:
     """Totals of whole days, counted back from now."""
     whole = len(line) // _DAY_HOURS
-    return line[len(line) - whole * _DAY_HOURS :].reshape(whole, _DAY_HOURS).sum(axis=1)
+    days: _Line = line[len(line) - whole * _DAY_HOURS :].reshape(whole, _DAY_HOURS).sum(axis=1)
+    return days
 
 
-def _shape(line: np.ndarray, first: int) -> np.ndarray:
+def _shape(line: _Line, first: int) -> _Line:
     """The share of a mean day that each hour of the day (or week) takes, indexed by hour."""
     period = _WEEK_HOURS if len(line) >= 3 * _WEEK_HOURS else _DAY_HOURS
     sums = np.zeros(period)
@@ -132,11 +136,12 @@ def _shape(line: np.ndarray, first: int) -> np.ndarray:
     total = means.sum()
     if total <= 0:
         return np.full(period, 1.0 / _DAY_HOURS)
-    return means / total * (period / _DAY_HOURS)
+    shape: _Line = means / total * (period / _DAY_HOURS)
+    return shape
 
 
 def _exhausted(
-    budget: int | None, spent: int, level: float, shape: np.ndarray, now: float
+    budget: int | None, spent: int, level: float, shape: _Line, now: float
 ) -> float | None:
     """When the budget is gone, looked for over 400 days."""
     if budget is None:
@@ -149,7 +154,7 @@ def _exhausted(
     hour = int(now // HOUR)
     for step in range(400 * _DAY_HOURS):
         start = max(now, (hour + step) * HOUR)
-        rate = level * shape[(hour + step) % len(shape)]
+        rate = level * float(shape[(hour + step) % len(shape)])
         part = rate * ((hour + step + 1) * HOUR - start) / HOUR
         if part >= left:
             return start + left / rate * HOUR

@@ -34,8 +34,8 @@ _WHAT = {
 _NEXT = {
     Signal.AGENT_LOOP: "Stop the agent or throttle it, then look at the tool call it repeats.",
     Signal.RETRY_STORM: "Look at the error it retries; throttle it until the cause is mended.",
-    Signal.ERROR_RATE: "Look at the errors' types: a provider's outage, a bad deploy or a dead key.",
-    Signal.NEW_CLIENT: "Ask the key's owner; if nobody knows the network, disable and rotate the key.",
+    Signal.ERROR_RATE: "Look at the errors' types: an outage, a bad deploy or a dead key.",
+    Signal.NEW_CLIENT: "Ask the key's owner; if the network is not theirs, disable and rotate the key.",
     Signal.NEW_KEY_MODEL: "Ask the owner whether the model is meant; else allow-list its models.",
     Signal.NEW_MODEL: "Check the model's price and who chose it.",
     Signal.NEW_AGENT: "Find the agent's owner and give it a limit.",
@@ -47,7 +47,7 @@ _NEXT_BY_KIND = {
     "volume": "Ask the owner whether the load is meant; throttle it if nobody knows.",
     "mix": "Check who changed the model; downgrade it if the old one was good enough.",
     "tokens": "Look at the latest prompt or context change; cap output or context length.",
-    "price": "Check the price list and the provider's announcement; choose another model if needed.",
+    "price": "Check the price list and the provider's announcement, or choose another model.",
 }
 
 
