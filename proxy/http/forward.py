@@ -1,0 +1,550 @@
+"""The pump: one exchange between a client and an upstream.
+
+Owns: the order of things in a call, from its head to its record: admit, send,
+relay, count, and only then let the client see the end. Must never: hold a body
+whole that it need not read, change a byte that it need not change, or give a
+broken answer a clean end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from detection.types import Usage
+from proxy.context import RequestContext
+from proxy.http import errors
+from proxy.http.headers import RawHeaders, end_to_end, lower_map
+from proxy.http.ports import Decision, Finished, Services
+from proxy.http.request import (
+    Head,
+    RefusedError,
+    Request,
+    read_body,
+    understand,
+    upstream_body,
+    upstream_head,
+)
+from proxy.http.upstream import Failure, UpstreamConnection
+from proxy.http.websocket import Tunnel
+from proxy.providers import UsageChunkFilter, response_parser, stream_error
+from proxy.providers.base import Refusal, StreamFilter, UsageParser
+
+_HOLD_BYTES = 262_144
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS"))
+_EMPTY = frozenset((204, 205, 304))
+
+
+class Downstream(Protocol):
+    """The client's connection, as an exchange uses it."""
+
+    peer: str
+
+    def send(self, data: bytes) -> None: ...
+    def finished(self, exchange: Exchange, *, reusable: bool) -> None: ...
+    def close_after(self) -> None: ...
+    def abort(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def become_tunnel(self, tunnel: Tunnel) -> None: ...
+
+
+class Exchange:
+    """One call. Its methods are called by the client's and the upstream's connection."""
+
+    __slots__ = (
+        "_answer_headers",
+        "_begun",
+        "_body",
+        "_body_bytes",
+        "_body_done",
+        "_chunked",
+        "_client",
+        "_close_delimited",
+        "_connection",
+        "_decision",
+        "_dispatched",
+        "_done",
+        "_filter",
+        "_first_byte_at",
+        "_head_out",
+        "_length",
+        "_output_bytes",
+        "_parser",
+        "_path",
+        "_pool_cancel",
+        "_retried",
+        "_started",
+        "_status",
+        "_streaming_body",
+        "_tunnel",
+        "ctx",
+        "head",
+        "method",
+        "request",
+        "services",
+    )
+
+    def __init__(self, services: Services, client: Downstream, head: Head) -> None:
+        self.services = services
+        self.head = head
+        self.method = head.method
+        self.request: Request | None = None
+        self.ctx: RequestContext | None = None
+        self._client = client
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._body_done = False
+        self._streaming_body = False
+        self._dispatched = False
+        self._connection: UpstreamConnection | None = None
+        self._pool_cancel: Callable[[Exchange], None] | None = None
+        self._decision: Decision | None = None
+        self._length: int | None = None
+        self._path = ""
+        self._parser: UsageParser | None = None
+        self._filter: StreamFilter | None = None
+        self._status = 0
+        self._answer_headers: dict[str, str] = {}
+        self._head_out = b""
+        self._chunked = False
+        self._close_delimited = False
+        self._started = False
+        self._done = False
+        self._retried = False
+        self._first_byte_at: float | None = None
+        self._output_bytes = 0
+        self._begun = False
+        self._tunnel: Tunnel | None = None
+
+    # -- from the client ---------------------------------------------------------
+
+    def start(self) -> None:
+        """The head is here, and it is this call's turn."""
+        services = self.services
+        try:
+            request = understand(services, self.head, self._client.peer, services.monotonic())
+        except RefusedError as refused:
+            services.runtime.rejected(refused.refusal.kind)
+            self._refuse_unrouted(refused.refusal)
+            return
+        self.request = request
+        self.ctx = request.ctx
+        declared = self.head.headers.get("content-length")
+        if declared is not None and int(declared) > services.settings.max_body_bytes:
+            self._too_large()
+            return
+        if self.head.headers.get("expect", "").lower() == "100-continue":
+            self._client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._begun = True
+        services.running.add(self)
+        services.runtime.begin(request.ctx)
+        if request.inspects_body and (
+            declared is None or int(declared) <= services.settings.inspect_body_bytes
+        ):
+            if self._body_done:
+                self._dispatch()
+        elif not request.inspects_body:
+            self._streaming_body = not self._body_done
+            self._dispatch()
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the request's body."""
+        if self._done:
+            return
+        self._body_bytes += len(data)
+        limits = self.services.settings
+        if self._body_bytes > limits.max_body_bytes:
+            self._too_large()
+            return
+        connection = self._connection
+        if connection is not None:
+            connection.write(self._frame(data) if self._length is None else data)
+            return
+        self._body.append(data)
+        if self.request is None:
+            return
+        if not self._dispatched:
+            declared = self.head.headers.get("content-length", "0")
+            most = limits.inspect_body_bytes
+            if self._body_bytes >= most or (int(declared) > most and self._body_bytes >= 65_536):
+                self._streaming_body = True
+                self._dispatch()
+        elif self._body_bytes > _HOLD_BYTES:
+            self._client.pause()
+
+    def on_body_done(self) -> None:
+        """The request's body is whole."""
+        self._body_done = True
+        if self._done or self.request is None:
+            return
+        if not self._dispatched:
+            self._dispatch()
+        elif self._connection is not None:
+            if self._length is None:
+                self._connection.write(b"0\r\n\r\n")
+            self._connection.expect_answer()
+
+    @property
+    def awaits_switch(self) -> bool:
+        """Did the client ask for a WebSocket that is not there yet?"""
+        return self.request is not None and self.request.wants_websocket and not self._started
+
+    def client_gone(self) -> None:
+        """The client hung up."""
+        if self._done or self.request is None:
+            self._done = True
+            return
+        self._drop_upstream()
+        self._settle("client_disconnected", complete=False)
+        self._end()
+
+    def client_paused(self) -> None:
+        """The client reads slowly: so do we."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def client_resumed(self) -> None:
+        """The client reads again."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    def cut(self, refusal: Refusal) -> None:
+        """End this call from outside: it belongs to something that was blocked."""
+        request = self.request
+        if self._done or request is None:
+            return
+        if self._tunnel is not None:
+            self._tunnel.cut(refusal)
+            return
+        self._drop_upstream()
+        if not self._started:
+            self._settle("cut", complete=False, status=429)
+            self._refuse(refusal)
+            return
+        self._settle("cut", complete=False)
+        event = b""
+        if "event-stream" in self._answer_headers.get("content-type", "") or (
+            "eventstream" in self._answer_headers.get("content-type", "")
+        ):
+            event = stream_error(request.endpoint.wire, request.endpoint, refusal)
+        if event and (self._chunked or self._close_delimited):
+            self._client.send(self._frame(event) + b"0\r\n\r\n" if self._chunked else event)
+            self._finish(reusable=False)
+        else:
+            self._end()
+            self._client.abort()
+
+    # -- admission ---------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Everything that is looked into is here: decide, and ask for a connection."""
+        began = time.perf_counter()
+        self._dispatched = True
+        services, request = self.services, self.request
+        assert request is not None  # noqa: S101 - dispatch follows start
+        body = b"".join(self._body) if len(self._body) != 1 else self._body[0]
+        read_body(services, request, body)
+        decision = services.gate.admit(request.ctx)
+        self._decision = decision
+        if decision.refusal is not None:
+            status = self._refuse(decision.refusal, extra=decision.headers)
+            self._record(decision.kind, None, status)
+            return
+        if self._streaming_body:
+            self._path = request.route.path
+            declared = self.head.headers.get("content-length")
+            self._length = int(declared) if declared is not None else None
+            request.model_sent = request.ctx.model
+        else:
+            self._path, body = upstream_body(request, body, decision.model)
+            self._length = len(body) if body or self._declares_body() else -1
+        self._body = [body] if body else []
+        services.runtime.overhead(time.perf_counter() - began)
+        self._acquire()
+
+    def _declares_body(self) -> bool:
+        headers = self.head.headers
+        return "content-length" in headers or "transfer-encoding" in headers
+
+    def _acquire(self) -> None:
+        request = self.request
+        assert request is not None  # noqa: S101 - follows start
+        pool = self.services.pools.of(request.route.destination)
+        self._pool_cancel = pool.cancel
+        connection = pool.acquire(self)
+        if connection is not None:
+            self.on_connected(connection)
+
+    # -- from the upstream -------------------------------------------------------
+
+    def on_connected(self, connection: UpstreamConnection) -> None:
+        """A connection is ours: send what there is."""
+        request = self.request
+        if self._done or request is None:
+            connection.abandon()
+            return
+        self._connection = connection
+        try:
+            head = upstream_head(
+                request, self._path, length=self._length, keep_upgrade=request.wants_websocket
+            )
+        except RefusedError as refused:
+            connection.abandon()
+            self._connection = None
+            status = self._refuse(refused.refusal)
+            self._record("forbidden", None, status)
+            return
+        pieces = self._body
+        if self._length is None:
+            pieces = [self._frame(piece) for piece in pieces]
+        connection.start(self, b"".join((head, *pieces)))
+        if self._body_done:
+            if self._length is None:
+                connection.write(b"0\r\n\r\n")
+            connection.expect_answer()
+            if self.method not in _IDEMPOTENT:
+                self._body = []
+        else:
+            self._body = []
+            self._client.resume()
+
+    def on_answer_head(self, status: int, reason: bytes, headers: RawHeaders) -> None:
+        """The answer begins."""
+        request = self.request
+        assert request is not None  # noqa: S101 - follows start
+        self._status = status
+        self._answer_headers = found = lower_map(headers)
+        self._parser = response_parser(request.endpoint, request.facts, status, found)
+        drop: tuple[bytes, ...] = ()
+        if request.asked_for_usage and "event-stream" in found.get("content-type", ""):
+            self._filter = UsageChunkFilter()
+            drop = (b"content-length",)
+        raw = end_to_end(headers, drop=drop)
+        bodiless = self.method == "HEAD" or status in _EMPTY
+        if not bodiless and ("content-length" not in found or drop):
+            if self.head.minor_version:
+                raw.append((b"Transfer-Encoding", b"chunked"))
+                self._chunked = True
+            else:
+                self._close_delimited = True
+        if self._decision is not None:
+            raw += [(n.encode("latin-1"), v.encode("latin-1")) for n, v in self._decision.headers]
+        if self.services.settings.response_headers:
+            raw.append((b"x-tokenweir-request-id", request.ctx.id.encode()))
+        if self._must_close():
+            raw.append((b"Connection", b"close"))
+        lines = [b"HTTP/1.1 %d %b" % (status, reason)]
+        lines += [name + b": " + value for name, value in raw]
+        lines.append(b"\r\n")
+        self._head_out = b"\r\n".join(lines)
+
+    def on_answer_data(
+        self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]
+    ) -> None:
+        """A piece of the answer, perhaps the last."""
+        if self._done:
+            return
+        if data and self._first_byte_at is None:
+            self._first_byte_at = self.services.monotonic()
+        passed = data
+        if self._filter is not None:
+            passed = self._filter.feed(data) + (self._filter.close() if done else b"")
+        out = self._head_out
+        self._head_out = b""
+        self._started = True
+        if passed:
+            out += self._frame(passed) if self._chunked else passed
+        parser = self._parser
+        if not done:
+            if out:
+                self._client.send(out)
+            if parser is not None and data:
+                parser.feed(data)
+                self._progress(len(data))
+            return
+        began = time.perf_counter()
+        self._connection = None
+        if parser is not None and data:
+            parser.feed(data)
+        if self._chunked:
+            tail = b"".join(name + b": " + value + b"\r\n" for name, value in trailers)
+            out += b"0\r\n" + tail + b"\r\n"
+        # Counted before the client sees the end, so that no call that it saw whole is lost.
+        self._settle("", complete=True)
+        if out:
+            self._client.send(out)
+        self._finish(reusable=not self._must_close())
+        self.services.runtime.overhead(time.perf_counter() - began)
+
+    def on_switched(self, headers: RawHeaders, rest: bytes) -> None:
+        """The upstream speaks WebSocket from here on."""
+        request, connection = self.request, self._connection
+        assert request is not None and connection is not None  # noqa: S101
+        self._status = 101
+        self._started = True
+        self._answer_headers = lower_map(headers)
+        raw = [(n, v) for n, v in headers if n.lower() not in (b"connection", b"upgrade")]
+        lines = [b"HTTP/1.1 101 Switching Protocols"]
+        lines += [name + b": " + value for name, value in raw]
+        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        self._client.send(b"\r\n".join(lines))
+        tunnel = Tunnel(
+            request.endpoint,
+            self._client,
+            connection,
+            self._answer_headers.get("sec-websocket-extensions", ""),
+            on_end=self._tunnel_ended,
+            on_output=self._progress,
+        )
+        connection.handler = tunnel
+        self._tunnel = tunnel
+        self._client.become_tunnel(tunnel)
+        if rest:
+            tunnel.on_answer_data(rest, False, ())
+
+    def on_upstream_failure(self, failure: Failure) -> None:
+        """The upstream gave no whole answer."""
+        self._connection = None
+        request = self.request
+        if self._done or request is None:
+            return
+        if failure is Failure.STALE and not self._retried and self.method in _IDEMPOTENT:
+            self._retried = True
+            self._acquire()
+            return
+        self.services.runtime.upstream_failure(request.ctx.upstream, failure.value)
+        outcome = f"upstream_{failure.value}"
+        if self._started:
+            self._settle(outcome, complete=False)
+            self._end()
+            # Never a clean end: a chunked or counted body stops short, anything else is reset.
+            if self._close_delimited:
+                self._client.abort()
+            else:
+                self._client.close_after()
+            return
+        kinds = {502: "bad_gateway", 503: "overloaded", 504: "timeout"}
+        refusal = Refusal(
+            kinds[failure.status],
+            f"upstream {request.ctx.upstream} "
+            f"({request.route.destination.origin.authority}): {failure.value}",
+        )
+        self._settle(outcome, complete=False, status=failure.status)
+        self._refuse(refusal)
+
+    def on_upstream_paused(self) -> None:
+        """The upstream takes the request slowly."""
+        self._client.pause()
+
+    def on_upstream_resumed(self) -> None:
+        """The upstream takes more."""
+        self._client.resume()
+
+    # -- inside ------------------------------------------------------------------
+
+    @staticmethod
+    def _frame(data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+    def _must_close(self) -> bool:
+        connection = self.head.headers.get("connection", "").lower()
+        return (
+            not self.head.minor_version
+            or "close" in connection
+            or not self._body_done
+            or self._close_delimited
+        )
+
+    def _progress(self, size: int) -> None:
+        self._output_bytes += size
+        if self._decision is None:
+            return
+        refusal = self.services.gate.progress(self._decision, self._output_bytes)
+        if refusal is not None:
+            self.cut(refusal)
+
+    def _settle(self, outcome: str, *, complete: bool, status: int | None = None) -> None:
+        usage = None
+        if self._parser is not None:
+            usage = self._parser.close(complete=complete)
+        elif self._dispatched and outcome in ("client_disconnected", "cut"):
+            # Sent, not answered: the provider may bill the prompt, so it is estimated.
+            usage = Usage(source="unknown", complete=False)
+        self._record(outcome, usage, status or self._status or 499)
+
+    def _record(self, outcome: str, usage: Usage | None, status: int) -> None:
+        request = self.request
+        if self._done or request is None:
+            return
+        self._done = True
+        now = self.services.monotonic()
+        first = self._first_byte_at
+        self.services.meter.finish(
+            Finished(
+                ctx=request.ctx,
+                decision=self._decision,
+                status=status,
+                usage=usage,
+                outcome=outcome,
+                base_url=request.route.destination.base_url,
+                answer_headers=self._answer_headers,
+                model_sent=request.model_sent,
+                ttft_seconds=None if first is None else first - request.ctx.received_at,
+                latency_seconds=now - request.ctx.received_at,
+            )
+        )
+
+    def _tunnel_ended(self, usage: Usage, outcome: str) -> None:
+        self._connection = None
+        self._record(outcome, usage, self._status)
+        self._end()
+
+    def _drop_upstream(self) -> None:
+        if self._connection is not None:
+            self._connection.abandon()
+            self._connection = None
+        elif self._pool_cancel is not None:
+            self._pool_cancel(self)
+
+    def _too_large(self) -> None:
+        self._drop_upstream()
+        limit = self.services.settings.max_body_bytes
+        refusal = Refusal("too_large", f"the request's body is over server.max_body_bytes={limit}")
+        self.services.runtime.rejected("too_large")
+        if self._started:
+            self._end()
+            self._client.abort()
+            return
+        self._done = True
+        self._refuse(refusal)
+
+    def _refuse_unrouted(self, refusal: Refusal) -> None:
+        self._done = True
+        _, data = errors.answer("openai", refusal, close=True, with_body=self.method != "HEAD")
+        self._client.send(data)
+        self._finish(reusable=False)
+
+    def _refuse(self, refusal: Refusal, extra: Sequence[tuple[str, str]] = ()) -> int:
+        request = self.request
+        close = self._must_close()
+        wire = request.ctx.wire if request is not None else "openai"
+        status, data = errors.answer(
+            wire, refusal, extra=extra, close=close, with_body=self.method != "HEAD"
+        )
+        self._client.send(data)
+        self._started = True
+        self._finish(reusable=not close)
+        return status
+
+    def _finish(self, *, reusable: bool) -> None:
+        self._end()
+        self._client.finished(self, reusable=reusable)
+
+    def _end(self) -> None:
+        services, request = self.services, self.request
+        if self._begun and request is not None:
+            self._begun = False
+            services.running.discard(self)
+            services.runtime.end(request.ctx)

@@ -1,0 +1,269 @@
+"""Who calls: agent, project, user, session, tags and credential of a request.
+
+Owns: which header fields and body members name whom, and in which order they
+win. Must never: keep a credential, or let a name through that could break a
+log line, a metric or a header.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import orjson
+
+from proxy.providers.base import RequestFacts
+
+_MAX_NAME = 128
+_MAX_TAGS = 16
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_PRODUCT = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+
+_AGENT_FIELDS = ("x-tokenweir-agent", "x-litellm-agent-id", "x-agent-id")
+_PROJECT_FIELDS = ("x-tokenweir-project", "openai-project")
+_USER_FIELDS = ("x-tokenweir-user", "helicone-user-id", "x-litellm-end-user-id")
+_SESSION_FIELDS = (
+    "x-tokenweir-session",
+    "helicone-session-id",
+    "x-claude-code-session-id",
+    "x-session-id",
+    "session-id",
+    "session_id",
+    "thread-id",
+)
+_METADATA_FIELDS = ("x-portkey-metadata", "cf-aig-metadata")
+_TAG_FIELDS = ("x-tokenweir-tags", "x-litellm-tags")
+_PROPERTY = "helicone-property-"
+_META_NAMES = {
+    "_user": "user",
+    "user": "user",
+    "user_id": "user",
+    "agent": "agent",
+    "agent_id": "agent",
+    "project": "project",
+    "session": "session",
+    "session_id": "session",
+}
+
+
+class IdentityError(ValueError):
+    """A name that may not be used, with the field that holds it."""
+
+
+class Credential(NamedTuple):
+    """Where a request's credential stands, and what it is."""
+
+    value: str
+    field: str
+
+
+@dataclass(slots=True)
+class Identity:
+    """What a request's head says of its caller."""
+
+    agent: str | None
+    project: str | None
+    user: str | None
+    session: str | None
+    tags: dict[str, str]
+    credential: Credential | None
+
+
+def credential_of(headers: Mapping[str, str], query: str) -> Credential | None:
+    """The first credential of a request, by the fields that SDKs use."""
+    for name in ("x-api-key", "api-key", "x-goog-api-key"):
+        value = headers.get(name)
+        if value:
+            return Credential(value.strip(), name)
+    value = headers.get("authorization", "")
+    if value:
+        scheme, _, rest = value.partition(" ")
+        if scheme.lower() == "bearer":
+            return Credential(rest.strip(), "authorization") if rest.strip() else None
+        if scheme == "AWS4-HMAC-SHA256":
+            found = re.search(r"Credential=([^/,\s]+)", rest)
+            return Credential(found.group(1), "aws") if found else None
+        return Credential(value, "authorization")
+    if query and "key=" in query:
+        for part in query.split("&"):
+            if part.startswith("key=") and len(part) > 4:
+                return Credential(part[4:], "query")
+    return None
+
+
+def read_head(headers: Mapping[str, str], path_agent: str | None, query: str) -> Identity:
+    """Read a request's identity. Raises :class:`IdentityError` on a bad name."""
+    found = Identity(
+        agent=_clean(path_agent, "the agent in the path") or _first(headers, _AGENT_FIELDS),
+        project=_first(headers, _PROJECT_FIELDS),
+        user=_first(headers, _USER_FIELDS),
+        session=_first(headers, _SESSION_FIELDS),
+        tags={},
+        credential=credential_of(headers, query),
+    )
+    for name in _METADATA_FIELDS:
+        if name in headers:
+            _from_metadata(found, headers[name])
+    for name in _TAG_FIELDS:
+        if name in headers:
+            _add_tags(found.tags, parse_tags(headers[name], name))
+    for name, value in headers.items():
+        if name.startswith(_PROPERTY):
+            _add_tags(found.tags, {name[len(_PROPERTY) :]: value})
+    return found
+
+
+def complete(found: Identity, facts: RequestFacts, headers: Mapping[str, str]) -> None:
+    """Fill what the head left open from the body, and at last the User-Agent."""
+    metadata = facts.metadata
+    if found.user is None:
+        found.user = _soft(facts.user)
+    if found.session is None:
+        found.session = _soft(facts.session)
+    if metadata:
+        if found.agent is None:
+            found.agent = _soft(metadata.get("agent") or metadata.get("agent_id"))
+        if found.project is None:
+            found.project = _soft(metadata.get("project"))
+    if found.agent is None:
+        product = _PRODUCT.match(headers.get("user-agent", "").partition("/")[0].strip())
+        found.agent = product.group() if product else None
+
+
+def parse_tags(text: str, field: str) -> dict[str, str]:
+    """Tags as a JSON object or list, or as ``k=v,k=v``; a bare word is its own name."""
+    text = text.strip()
+    if text[:1] in ("{", "["):
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise IdentityError(f"{field}: not valid JSON, {error}") from None
+        pairs = value.items() if isinstance(value, dict) else ((v, v) for v in value)
+        return {
+            str(k): str(v)
+            for k, v in pairs
+            if isinstance(k, str) and isinstance(v, str | int | float | bool)
+        }
+    found = {}
+    for part in text.split(","):
+        name, equals, value = part.strip().partition("=")
+        if name:
+            found[name.strip()] = value.strip() if equals else name.strip()
+    return found
+
+
+def client_network(address: str) -> str:
+    """The network that a client's address stands for: /24 in IPv4, /48 in IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
+        parsed = parsed.ipv4_mapped
+    return str(ipaddress.ip_network((parsed, 24 if parsed.version == 4 else 48), strict=False))
+
+
+def real_address(
+    peer: str,
+    headers: Mapping[str, str],
+    trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...],
+) -> str:
+    """The client's address: the peer's, or behind trusted proxies the last untrusted hop."""
+    if not trusted or not _within(peer, trusted):
+        return peer
+    for hop in reversed(headers.get("x-forwarded-for", "").split(",")):
+        hop = hop.strip()
+        if hop and not _within(hop, trusted):
+            return hop
+    return peer
+
+
+def _within(
+    address: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks if network.version == parsed.version)
+
+
+class NameCap:
+    """Bounds how many distinct names of a dimension are told apart."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: dict[str, set[str]] = {}
+
+    def __call__(self, dimension: str, name: str | None) -> str | None:
+        """The name itself, or ``other`` when the dimension is full."""
+        if name is None:
+            return None
+        seen = self._seen.setdefault(dimension, set())
+        if name in seen:
+            return name
+        if len(seen) >= self._most:
+            return "other"
+        seen.add(name)
+        return name
+
+
+def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    for name in names:
+        value = headers.get(name)
+        if value:
+            return _clean(value, name)
+    return None
+
+
+def _clean(value: str | None, field: str) -> str | None:
+    if value is None:
+        return None
+    value = value.strip()
+    if not value:
+        return None
+    if _CONTROL.search(value):
+        raise IdentityError(f"{field}: control characters are not allowed in a name")
+    if len(value) > _MAX_NAME:
+        raise IdentityError(f"{field}: at most {_MAX_NAME} characters, got {len(value)}")
+    return value
+
+
+def _soft(value: str | None) -> str | None:
+    """A name from a body: made harmless rather than refused, since bytes pass untouched."""
+    if not value:
+        return None
+    return _CONTROL.sub("", value).strip()[:_MAX_NAME] or None
+
+
+def _add_tags(tags: dict[str, str], more: Mapping[str, str]) -> None:
+    for name, value in more.items():
+        if len(tags) >= _MAX_TAGS:
+            return
+        clean = _soft(name)
+        if clean:
+            tags[clean] = _soft(value) or ""
+
+
+def _from_metadata(found: Identity, text: str) -> None:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return
+    if not isinstance(value, dict):
+        return
+    rest: dict[str, str] = {}
+    for name, item in value.items():
+        if not isinstance(item, str | int | float):
+            continue
+        text_item = _soft(str(item))
+        target = _META_NAMES.get(name)
+        if target and text_item:
+            if getattr(found, target) is None:
+                setattr(found, target, text_item)
+        elif text_item:
+            rest[name] = text_item
+    _add_tags(found.tags, rest)

@@ -1,0 +1,152 @@
+"""What the HTTP path needs of the rest, as protocols.
+
+Owns: the seams between the pump and admission, metering and keys. Must never:
+import any of those; `app.py` puts the real ones in.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from detection.types import Series, Usage
+from proxy.context import RequestContext
+from proxy.http.identity import NameCap
+from proxy.http.pool import Pools
+from proxy.http.routing import Router
+from proxy.http.settings import ServerSettings
+from proxy.providers.base import Headers, Refusal
+
+
+class Decision(Protocol):
+    """Admission's answer. ``refusal`` set: the call goes no further."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def refusal(self) -> Refusal | None: ...
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]: ...
+
+
+class Admission(Protocol):
+    """The gate, as the pump sees it."""
+
+    def admit(self, ctx: RequestContext) -> Decision: ...
+    def progress(self, decision: Decision, output_bytes: int) -> Refusal | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose credential a request brings.
+
+    ``key`` is the fingerprint. For a key that the proxy issued, ``virtual_key`` is
+    its id and ``refusal`` says why it may not be used now.
+    """
+
+    key: str
+    virtual_key: str | None = None
+    project: str | None = None
+    owner: str | None = None
+    refusal: Refusal | None = None
+
+
+class Keys(Protocol):
+    """Knows credentials by their fingerprint."""
+
+    def identify(self, credential: str) -> Caller: ...
+
+
+@dataclass(slots=True)
+class Finished:
+    """One call, over. ``outcome`` is ``""`` for a whole answer, else why it ended.
+
+    ``usage`` is ``None`` where the provider was never asked.
+    """
+
+    ctx: RequestContext
+    decision: Decision | None
+    status: int
+    usage: Usage | None
+    outcome: str
+    base_url: str
+    answer_headers: Headers
+    model_sent: str | None
+    ttft_seconds: float | None
+    latency_seconds: float
+
+
+class Meter(Protocol):
+    """Takes every finished call: counts, prices, judges. Never raises, never awaits."""
+
+    def finish(self, call: Finished) -> int | None:
+        """Record the call; its cost in nano-USD where known."""
+
+
+class Runtime(Protocol):
+    """Numbers of the path itself."""
+
+    def begin(self, ctx: RequestContext) -> None: ...
+    def end(self, ctx: RequestContext) -> None: ...
+    def overhead(self, seconds: float) -> None: ...
+    def upstream_failure(self, upstream: str, reason: str) -> None: ...
+    def rejected(self, reason: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Services:
+    """All that a connection uses. One per worker."""
+
+    settings: ServerSettings
+    router: Router
+    pools: Pools
+    keys: Keys
+    gate: Admission
+    meter: Meter
+    runtime: Runtime
+    names: NameCap
+    hash_client: Callable[[str], str]
+    fingerprint_key: bytes
+    trusted: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    new_id: Callable[[], str]
+    monotonic: Callable[[], float]
+    running: RunningCalls
+
+
+class Cuttable(Protocol):
+    """A running call that can be ended from outside."""
+
+    ctx: RequestContext | None
+
+    def cut(self, refusal: Refusal) -> None: ...
+
+
+class RunningCalls:
+    """Every call under way, found by its series when one is blocked."""
+
+    def __init__(self) -> None:
+        self._running: set[Cuttable] = set()
+
+    def add(self, call: Cuttable) -> None:
+        """A call begins."""
+        self._running.add(call)
+
+    def discard(self, call: Cuttable) -> None:
+        """A call ended."""
+        self._running.discard(call)
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def cut(self, series: Series, refusal: Refusal) -> int:
+        """End every call of a series; how many there were."""
+        found = [
+            call for call in self._running if call.ctx is not None and series in call.ctx.series
+        ]
+        for call in found:
+            call.cut(refusal)
+        return len(found)

@@ -1,0 +1,352 @@
+"""The client side: one connection to a provider.
+
+Owns: HTTP/1.1 framing of answers and the decision to keep a connection. Must
+never: retry, follow a redirect, decode a body, or know what an LLM is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import httptools
+
+from proxy.http.deadlines import NEVER, Deadlines
+from proxy.http.headers import RawHeaders, tokens
+from proxy.http.settings import UpstreamSettings
+
+_MAX_HEAD_BYTES = 65_536
+_MAX_INFORMATIONAL = 16
+_NO_BODY = frozenset((204, 205, 304))
+
+
+class Failure(StrEnum):
+    """Why an upstream gave no (whole) answer. A closed set: metrics use it."""
+
+    REFUSED = "refused"
+    DNS = "dns"
+    TLS = "tls"
+    CONNECT_TIMEOUT = "connect_timeout"
+    POOL_FULL = "pool_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    RESET = "reset"
+    STALE = "stale"
+    BAD_FRAMING = "bad_framing"
+    RESPONSE_TIMEOUT = "response_timeout"
+    IDLE_TIMEOUT = "idle_timeout"
+    TRUNCATED = "truncated"
+
+    @property
+    def status(self) -> int:
+        """The gateway status that tells it to the client."""
+        if self in (Failure.CONNECT_TIMEOUT, Failure.RESPONSE_TIMEOUT, Failure.IDLE_TIMEOUT):
+            return 504
+        return 503 if self in (Failure.POOL_FULL, Failure.QUEUE_TIMEOUT) else 502
+
+
+class AnswerHandler(Protocol):
+    """Who receives an answer. All calls come from the event loop, never nested."""
+
+    method: str
+
+    def on_connected(self, connection: UpstreamConnection) -> None: ...
+    def on_answer_head(self, status: int, reason: bytes, headers: RawHeaders) -> None: ...
+    def on_answer_data(
+        self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]
+    ) -> None: ...
+    def on_switched(self, headers: RawHeaders, rest: bytes) -> None: ...
+    def on_upstream_failure(self, failure: Failure) -> None: ...
+    def on_upstream_paused(self) -> None: ...
+    def on_upstream_resumed(self) -> None: ...
+
+
+class Home(Protocol):
+    """The pool that a connection belongs to."""
+
+    loop: asyncio.AbstractEventLoop
+    settings: UpstreamSettings
+    deadlines: Deadlines
+
+    def discard(self, connection: UpstreamConnection) -> None: ...
+    def put_back(self, connection: UpstreamConnection, seconds: float) -> None: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection. It serves one call at a time."""
+
+    __slots__ = (
+        "_body_until_eof",
+        "_head_bytes",
+        "_headers",
+        "_informational",
+        "_keep_alive",
+        "_keep_alive_seconds",
+        "_message_done",
+        "_parser",
+        "_parts",
+        "_pending_head",
+        "_pool",
+        "_reason",
+        "_seen_head",
+        "_status",
+        "_trailers",
+        "deadline",
+        "handler",
+        "idle_until",
+        "reused",
+        "transport",
+        "tunnel",
+    )
+
+    def __init__(self, pool: Home) -> None:
+        self._pool = pool
+        self.transport: asyncio.Transport | None = None
+        self.handler: AnswerHandler | None = None
+        self.deadline = NEVER
+        self.idle_until = NEVER
+        self.reused = False
+        self.tunnel = False
+        self._keep_alive_seconds = pool.settings.keepalive_seconds
+        self._parser = httptools.HttpResponseParser(self)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._status = 0
+        self._reason = b""
+        self._headers: RawHeaders = []
+        self._trailers: RawHeaders = []
+        self._parts: list[bytes] = []
+        self._pending_head = False
+        self._seen_head = False
+        self._message_done = False
+        self._keep_alive = False
+        self._body_until_eof = False
+        self._head_bytes = 0
+        self._informational = 0
+
+    # -- what a call does with it ------------------------------------------------
+
+    def start(self, handler: AnswerHandler, head: bytes) -> None:
+        """Take the connection for one call and send the request's head."""
+        self.handler = handler
+        self.deadline = NEVER
+        self.write(head)
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the request's body."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def expect_answer(self) -> None:
+        """The request is out: from now the answer's deadline runs."""
+        if not self._seen_head:
+            self.deadline = self._pool.loop.time() + self._pool.settings.response_timeout_seconds
+
+    def pause(self) -> None:
+        """Stop reading: the client is slow. No deadline runs meanwhile."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self.deadline = NEVER
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._touch()
+
+    def abandon(self) -> None:
+        """The call is over before its answer is: close at once."""
+        self.handler = None
+        self._pool.discard(self)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def finish(self) -> None:
+        """Close after what was written is out."""
+        self.handler = None
+        self._pool.discard(self)
+        if self.transport is not None:
+            self.transport.close()
+
+    # -- asyncio -----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self._pool.deadlines.watch(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._pool.discard(self)
+        handler, self.handler = self.handler, None
+        if handler is None:
+            return
+        if self._body_until_eof and exc is None:
+            handler.on_answer_data(b"", True, ())
+        elif self._seen_head or self.tunnel:
+            handler.on_upstream_failure(Failure.TRUNCATED)
+        else:
+            stale = self.reused and self._head_bytes == 0
+            handler.on_upstream_failure(Failure.STALE if stale else Failure.RESET)
+
+    def pause_writing(self) -> None:
+        self._touch()
+        if self.handler is not None:
+            self.handler.on_upstream_paused()
+
+    def resume_writing(self) -> None:
+        self.deadline = NEVER
+        if self.handler is not None:
+            self.handler.on_upstream_resumed()
+
+    def on_deadline(self) -> None:
+        handler = self.handler
+        if handler is None:
+            self.abandon()
+            return
+        self.handler = None
+        self.abandon()
+        handler.on_upstream_failure(
+            Failure.IDLE_TIMEOUT if self._seen_head else Failure.RESPONSE_TIMEOUT
+        )
+
+    def data_received(self, data: bytes) -> None:
+        handler = self.handler
+        if handler is None:
+            # Nobody asked: a broken or hostile upstream, or a goodbye we can't use.
+            self.abandon()
+            return
+        if self.tunnel:
+            handler.on_answer_data(data, False, ())
+            return
+        if not self._seen_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as switched:
+            self._switch(data[switched.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self._deliver()
+            self._fail(Failure.BAD_FRAMING)
+            return
+        if not self._seen_head and self._head_bytes > _MAX_HEAD_BYTES:
+            self._fail(Failure.BAD_FRAMING)
+            return
+        self._deliver()
+
+    # -- httptools ---------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._message_done:
+            raise ValueError("an answer that nobody asked for")
+
+    def on_status(self, status: bytes) -> None:
+        self._reason += status
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._seen_head:
+            self._trailers.append((name, value))
+        else:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+        if self._status < 200 and self._status != 101:
+            self._informational += 1
+            if self._informational > _MAX_INFORMATIONAL:
+                raise ValueError("too many informational answers")
+            return
+        self._seen_head = self._pending_head = True
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        if not self._seen_head:
+            self._headers = []
+            self._reason = b""
+            return
+        if self._status == 101:
+            return
+        self._message_done = True
+        self._keep_alive = self._parser.should_keep_alive()
+
+    # -- inside ------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        handler = self.handler
+        if handler is None or not self._seen_head:
+            return
+        if self._pending_head:
+            self._pending_head = False
+            self._read_framing(handler.method)
+            handler.on_answer_head(self._status, self._reason, self._headers)
+            if self.handler is not handler:
+                return
+        parts, self._parts = self._parts, []
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        if self._message_done:
+            trailers = self._trailers
+            self._release()
+            handler.on_answer_data(data, True, trailers)
+        else:
+            self._touch()
+            handler.on_answer_data(data, False, ())
+
+    def _read_framing(self, method: str) -> None:
+        """What the parser does not tell: bodies that only the close ends, and HEAD."""
+        if method == "HEAD":
+            # The parser waits for a body that a HEAD's answer never has.
+            self._message_done, self._keep_alive, self._parts = True, False, []
+            return
+        framed = self._status in _NO_BODY
+        for name, value in self._headers:
+            lower = name.lower()
+            if lower == b"content-length":
+                framed = True
+            elif lower == b"transfer-encoding":
+                framed = framed or tokens(value.decode("latin-1"))[-1:] == ["chunked"]
+            elif lower == b"keep-alive":
+                self._read_keep_alive(value)
+        self._body_until_eof = not framed
+
+    def _read_keep_alive(self, value: bytes) -> None:
+        for token in tokens(value.decode("latin-1")):
+            name, _, seconds = token.partition("=")
+            if name == "timeout" and seconds.isdigit():
+                # A second less than the server's word, so that it never closes under a request.
+                self._keep_alive_seconds = min(self._keep_alive_seconds, max(0, int(seconds) - 1))
+
+    def _switch(self, rest: bytes) -> None:
+        handler = self.handler
+        if handler is None or self._status != 101:
+            self._fail(Failure.BAD_FRAMING)
+            return
+        self.tunnel, self._pending_head, self.deadline = True, False, NEVER
+        handler.on_switched(self._headers, rest)
+
+    def _release(self) -> None:
+        """The answer is whole: back to the pool, or close."""
+        self.handler = None
+        if self._keep_alive and self._keep_alive_seconds > 0 and self.transport is not None:
+            self._reset()
+            self.reused = True
+            self._pool.put_back(self, self._keep_alive_seconds)
+        else:
+            self._pool.discard(self)
+            if self.transport is not None:
+                self.transport.close()
+
+    def _fail(self, failure: Failure) -> None:
+        handler, self.handler = self.handler, None
+        self.abandon()
+        if handler is not None:
+            handler.on_upstream_failure(failure)
+
+    def _touch(self) -> None:
+        settings = self._pool.settings
+        self.deadline = self._pool.loop.time() + (
+            settings.idle_timeout_seconds if self._seen_head else settings.response_timeout_seconds
+        )

@@ -1,0 +1,148 @@
+"""WebSockets: bytes both ways, read as they pass.
+
+Owns: the two directions of one switched connection, and its end. Must never:
+re-frame a message, or answer a ping that is not ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from detection.types import Usage
+from proxy.http.headers import RawHeaders
+from proxy.http.upstream import Failure, UpstreamConnection
+from proxy.providers import websocket_parser
+from proxy.providers.base import Endpoint, Refusal
+
+_POLICY_VIOLATION = 1008
+
+
+class Peer(Protocol):
+    """The client's side of a tunnel."""
+
+    def send(self, data: bytes) -> None: ...
+    def close_after(self) -> None: ...
+    def abort(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
+    """A close frame (RFC 6455 section 5.5.1). A mask of zeros is still a mask."""
+    payload = code.to_bytes(2, "big") + reason.encode()[:120]
+    if masked:
+        return bytes((0x88, 0x80 | len(payload))) + b"\0\0\0\0" + payload
+    return bytes((0x88, len(payload))) + payload
+
+
+class Tunnel:
+    """One WebSocket session between a client and an upstream."""
+
+    method = "GET"
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        client: Peer,
+        connection: UpstreamConnection,
+        extensions: str,
+        *,
+        on_end: Callable[[Usage, str], None],
+        on_output: Callable[[int], None],
+    ) -> None:
+        self._client = client
+        self._connection: UpstreamConnection | None = connection
+        self._parser = websocket_parser(endpoint, extensions)
+        self._on_end = on_end
+        self._on_output = on_output
+        self._ended = False
+
+    # -- from the client ---------------------------------------------------------
+
+    def on_client_data(self, data: bytes) -> None:
+        """Bytes of the client's frames."""
+        if self._connection is not None:
+            self._connection.write(data)
+            self._parser.feed_client(data)
+            self._check()
+
+    def client_gone(self) -> None:
+        """The client's connection ended."""
+        self._end("" if self._parser.closed else "client_disconnected")
+
+    def client_paused(self) -> None:
+        """The client reads slowly."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def client_resumed(self) -> None:
+        """The client reads again."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    def cut(self, refusal: Refusal) -> None:
+        """End the session from outside, with the reason in the close frame."""
+        self._close_both(_POLICY_VIOLATION, refusal.message, "cut")
+
+    # -- from the upstream (an AnswerHandler) ------------------------------------
+
+    def on_connected(self, connection: UpstreamConnection) -> None:
+        """Never called: the connection was ours before it became a tunnel."""
+
+    def on_answer_head(self, status: int, reason: bytes, headers: RawHeaders) -> None:
+        """Never called: heads ended with the switch."""
+
+    def on_switched(self, headers: RawHeaders, rest: bytes) -> None:
+        """Never called: a connection switches once."""
+
+    def on_answer_data(
+        self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]
+    ) -> None:
+        """Bytes of the upstream's frames."""
+        if self._ended:
+            return
+        self._client.send(data)
+        self._parser.feed_server(data)
+        self._on_output(len(data))
+        self._check()
+
+    def on_upstream_failure(self, failure: Failure) -> None:
+        """The upstream's connection ended."""
+        self._connection = None
+        clean = self._parser.closed
+        self._end("" if clean else f"upstream_{failure.value}")
+        self._client.close_after()
+
+    def on_upstream_paused(self) -> None:
+        """The upstream reads slowly."""
+        self._client.pause()
+
+    def on_upstream_resumed(self) -> None:
+        """The upstream reads again."""
+        self._client.resume()
+
+    # -- inside ------------------------------------------------------------------
+
+    def _check(self) -> None:
+        violation = self._parser.violation
+        if violation is not None and not self._ended:
+            self._close_both(violation, "protocol error", "websocket_protocol_error")
+
+    def _close_both(self, code: int, reason: str, outcome: str) -> None:
+        if self._ended:
+            return
+        self._client.send(close_frame(code, reason, masked=False))
+        if self._connection is not None:
+            self._connection.write(close_frame(code, reason, masked=True))
+        self._end(outcome)
+        self._client.close_after()
+
+    def _end(self, outcome: str) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.finish()
+        self._on_end(self._parser.close(complete=not outcome), outcome)
