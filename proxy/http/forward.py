@@ -15,7 +15,8 @@ from typing import Protocol
 from detection.types import Usage
 from proxy.context import RequestContext
 from proxy.http import errors
-from proxy.http.headers import RawHeaders, end_to_end, lower_map
+from proxy.http.answer import Answer, chunk
+from proxy.http.headers import RawHeaders, lower_map
 from proxy.http.ports import Decision, Finished, Services
 from proxy.http.request import (
     Head,
@@ -28,12 +29,10 @@ from proxy.http.request import (
 )
 from proxy.http.upstream import Failure, UpstreamConnection
 from proxy.http.websocket import Tunnel
-from proxy.providers import UsageChunkFilter, response_parser, stream_error
-from proxy.providers.base import Refusal, StreamFilter, UsageParser
+from proxy.providers.base import Refusal
 
 _HOLD_BYTES = 262_144
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS"))
-_EMPTY = frozenset((204, 205, 304))
 
 
 class Downstream(Protocol):
@@ -54,29 +53,22 @@ class Exchange:
     """One call. Its methods are called by the client's and the upstream's connection."""
 
     __slots__ = (
-        "_answer_headers",
+        "_answer",
         "_begun",
         "_body",
         "_body_bytes",
         "_body_done",
-        "_chunked",
         "_client",
-        "_close_delimited",
         "_connection",
         "_decision",
         "_dispatched",
         "_done",
-        "_filter",
         "_first_byte_at",
-        "_head_out",
         "_length",
-        "_output_bytes",
-        "_parser",
         "_path",
         "_pool_cancel",
         "_retried",
         "_started",
-        "_status",
         "_streaming_body",
         "_tunnel",
         "ctx",
@@ -103,18 +95,11 @@ class Exchange:
         self._decision: Decision | None = None
         self._length: int | None = None
         self._path = ""
-        self._parser: UsageParser | None = None
-        self._filter: StreamFilter | None = None
-        self._status = 0
-        self._answer_headers: dict[str, str] = {}
-        self._head_out = b""
-        self._chunked = False
-        self._close_delimited = False
+        self._answer: Answer | None = None
         self._started = False
         self._done = False
         self._retried = False
         self._first_byte_at: float | None = None
-        self._output_bytes = 0
         self._begun = False
         self._tunnel: Tunnel | None = None
 
@@ -126,7 +111,7 @@ class Exchange:
         try:
             request = understand(services, self.head, self._client.peer, services.monotonic())
         except RefusedError as refused:
-            services.runtime.rejected(refused.refusal.kind)
+            services.runtime.rejected[refused.refusal.kind] += 1
             self._refuse_unrouted(refused.refusal)
             return
         self.request = request
@@ -139,7 +124,7 @@ class Exchange:
             self._client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._begun = True
         services.running.add(self)
-        services.runtime.begin(request.ctx)
+        services.runtime.inflight += 1
         if request.inspects_body and (
             declared is None or int(declared) <= services.settings.inspect_body_bytes
         ):
@@ -160,7 +145,7 @@ class Exchange:
             return
         connection = self._connection
         if connection is not None:
-            connection.write(self._frame(data) if self._length is None else data)
+            connection.write(chunk(data) if self._length is None else data)
             return
         self._body.append(data)
         if self.request is None:
@@ -196,6 +181,7 @@ class Exchange:
         if self._done or self.request is None:
             self._done = True
             return
+        self.services.runtime.client_aborts += 1
         self._drop_upstream()
         self._settle("client_disconnected", complete=False)
         self._end()
@@ -215,6 +201,7 @@ class Exchange:
         request = self.request
         if self._done or request is None:
             return
+        self.services.runtime.streams_cut += 1
         if self._tunnel is not None:
             self._tunnel.cut(refusal)
             return
@@ -224,17 +211,13 @@ class Exchange:
             self._refuse(refusal)
             return
         self._settle("cut", complete=False)
-        event = b""
-        if "event-stream" in self._answer_headers.get("content-type", "") or (
-            "eventstream" in self._answer_headers.get("content-type", "")
-        ):
-            event = stream_error(request.endpoint.wire, request.endpoint, refusal)
-        if event and (self._chunked or self._close_delimited):
-            self._client.send(self._frame(event) + b"0\r\n\r\n" if self._chunked else event)
-            self._finish(reusable=False)
-        else:
+        last = self._answer.last_words(refusal) if self._answer is not None else None
+        if last is None:
             self._end()
             self._client.abort()
+        else:
+            self._client.send(last)
+            self._finish(reusable=False)
 
     # -- admission ---------------------------------------------------------------
 
@@ -243,7 +226,8 @@ class Exchange:
         began = time.perf_counter()
         self._dispatched = True
         services, request = self.services, self.request
-        assert request is not None  # noqa: S101 - dispatch follows start
+        if request is None:
+            return
         body = b"".join(self._body) if len(self._body) != 1 else self._body[0]
         read_body(services, request, body)
         decision = services.gate.admit(request.ctx)
@@ -256,12 +240,13 @@ class Exchange:
             self._path = request.route.path
             declared = self.head.headers.get("content-length")
             self._length = int(declared) if declared is not None else None
-            request.model_sent = request.ctx.model
+            if not self._declares_body():
+                self._length = -1
         else:
             self._path, body = upstream_body(request, body, decision.model)
             self._length = len(body) if body or self._declares_body() else -1
         self._body = [body] if body else []
-        services.runtime.overhead(time.perf_counter() - began)
+        services.runtime.overhead_seconds.observe(time.perf_counter() - began)
         self._acquire()
 
     def _declares_body(self) -> bool:
@@ -270,7 +255,8 @@ class Exchange:
 
     def _acquire(self) -> None:
         request = self.request
-        assert request is not None  # noqa: S101 - follows start
+        if request is None:
+            return
         pool = self.services.pools.of(request.route.destination)
         self._pool_cancel = pool.cancel
         connection = pool.acquire(self)
@@ -298,7 +284,7 @@ class Exchange:
             return
         pieces = self._body
         if self._length is None:
-            pieces = [self._frame(piece) for piece in pieces]
+            pieces = [chunk(piece) for piece in pieces]
         connection.start(self, b"".join((head, *pieces)))
         if self._body_done:
             if self._length is None:
@@ -313,96 +299,66 @@ class Exchange:
     def on_answer_head(self, status: int, reason: bytes, headers: RawHeaders) -> None:
         """The answer begins."""
         request = self.request
-        assert request is not None  # noqa: S101 - follows start
-        self._status = status
-        self._answer_headers = found = lower_map(headers)
-        self._parser = response_parser(request.endpoint, request.facts, status, found)
-        drop: tuple[bytes, ...] = ()
-        if request.asked_for_usage and "event-stream" in found.get("content-type", ""):
-            self._filter = UsageChunkFilter()
-            drop = (b"content-length",)
-        raw = end_to_end(headers, drop=drop)
-        bodiless = self.method == "HEAD" or status in _EMPTY
-        if not bodiless and ("content-length" not in found or drop):
-            if self.head.minor_version:
-                raw.append((b"Transfer-Encoding", b"chunked"))
-                self._chunked = True
-            else:
-                self._close_delimited = True
-        if self._decision is not None:
-            raw += [(n.encode("latin-1"), v.encode("latin-1")) for n, v in self._decision.headers]
+        if request is None:
+            return
+        answer = self._answer = Answer(request, status, headers)
+        extra = [] if self._decision is None else list(self._decision.headers)
         if self.services.settings.response_headers:
-            raw.append((b"x-tokenweir-request-id", request.ctx.id.encode()))
-        if self._must_close():
-            raw.append((b"Connection", b"close"))
-        lines = [b"HTTP/1.1 %d %b" % (status, reason)]
-        lines += [name + b": " + value for name, value in raw]
-        lines.append(b"\r\n")
-        self._head_out = b"\r\n".join(lines)
+            extra.append(("x-tokenweir-request-id", request.ctx.id))
+        answer.begin(reason, headers, extra, close=self._must_close())
 
     def on_answer_data(
         self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]
     ) -> None:
         """A piece of the answer, perhaps the last."""
-        if self._done:
+        answer = self._answer
+        if self._done or answer is None:
             return
         if data and self._first_byte_at is None:
             self._first_byte_at = self.services.monotonic()
-        passed = data
-        if self._filter is not None:
-            passed = self._filter.feed(data) + (self._filter.close() if done else b"")
-        out = self._head_out
-        self._head_out = b""
+        out = answer.pass_on(data, done, trailers)
         self._started = True
-        if passed:
-            out += self._frame(passed) if self._chunked else passed
-        parser = self._parser
         if not done:
             if out:
                 self._client.send(out)
-            if parser is not None and data:
-                parser.feed(data)
-                self._progress(len(data))
+            if data:
+                answer.read(data)
+                self._progress(answer.output_bytes)
             return
         began = time.perf_counter()
         self._connection = None
-        if parser is not None and data:
-            parser.feed(data)
-        if self._chunked:
-            tail = b"".join(name + b": " + value + b"\r\n" for name, value in trailers)
-            out += b"0\r\n" + tail + b"\r\n"
+        if data:
+            answer.read(data)
         # Counted before the client sees the end, so that no call that it saw whole is lost.
         self._settle("", complete=True)
         if out:
             self._client.send(out)
         self._finish(reusable=not self._must_close())
-        self.services.runtime.overhead(time.perf_counter() - began)
+        self.services.runtime.overhead_seconds.observe(time.perf_counter() - began)
 
     def on_switched(self, headers: RawHeaders, rest: bytes) -> None:
         """The upstream speaks WebSocket from here on."""
         request, connection = self.request, self._connection
-        assert request is not None and connection is not None  # noqa: S101
-        self._status = 101
+        if request is None or connection is None:
+            return
         self._started = True
-        self._answer_headers = lower_map(headers)
         raw = [(n, v) for n, v in headers if n.lower() not in (b"connection", b"upgrade")]
         lines = [b"HTTP/1.1 101 Switching Protocols"]
         lines += [name + b": " + value for name, value in raw]
         lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         self._client.send(b"\r\n".join(lines))
-        tunnel = Tunnel(
+        self._tunnel = Tunnel(
             request.endpoint,
             self._client,
             connection,
-            self._answer_headers.get("sec-websocket-extensions", ""),
+            lower_map(headers).get("sec-websocket-extensions", ""),
             on_end=self._tunnel_ended,
             on_output=self._progress,
         )
-        connection.handler = tunnel
-        self._tunnel = tunnel
-        self._client.become_tunnel(tunnel)
+        connection.handler = self._tunnel
+        self._client.become_tunnel(self._tunnel)
         if rest:
-            tunnel.on_answer_data(rest, False, ())
+            self._tunnel.on_answer_data(rest, False, ())
 
     def on_upstream_failure(self, failure: Failure) -> None:
         """The upstream gave no whole answer."""
@@ -414,13 +370,13 @@ class Exchange:
             self._retried = True
             self._acquire()
             return
-        self.services.runtime.upstream_failure(request.ctx.upstream, failure.value)
+        self.services.runtime.upstream_failures[failure.value] += 1
         outcome = f"upstream_{failure.value}"
         if self._started:
             self._settle(outcome, complete=False)
             self._end()
             # Never a clean end: a chunked or counted body stops short, anything else is reset.
-            if self._close_delimited:
+            if self._answer is None or self._answer.close_delimited:
                 self._client.abort()
             else:
                 self._client.close_after()
@@ -444,35 +400,31 @@ class Exchange:
 
     # -- inside ------------------------------------------------------------------
 
-    @staticmethod
-    def _frame(data: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-
     def _must_close(self) -> bool:
         connection = self.head.headers.get("connection", "").lower()
         return (
             not self.head.minor_version
             or "close" in connection
             or not self._body_done
-            or self._close_delimited
+            or (self._answer is not None and self._answer.close_delimited)
         )
 
-    def _progress(self, size: int) -> None:
-        self._output_bytes += size
+    def _progress(self, output_bytes: int) -> None:
         if self._decision is None:
             return
-        refusal = self.services.gate.progress(self._decision, self._output_bytes)
+        refusal = self.services.gate.progress(self._decision, output_bytes)
         if refusal is not None:
             self.cut(refusal)
 
     def _settle(self, outcome: str, *, complete: bool, status: int | None = None) -> None:
         usage = None
-        if self._parser is not None:
-            usage = self._parser.close(complete=complete)
+        answer = self._answer
+        if answer is not None:
+            usage = answer.usage(complete=complete)
         elif self._dispatched and outcome in ("client_disconnected", "cut"):
             # Sent, not answered: the provider may bill the prompt, so it is estimated.
             usage = Usage(source="unknown", complete=False)
-        self._record(outcome, usage, status or self._status or 499)
+        self._record(outcome, usage, status or (answer.status if answer is not None else 499))
 
     def _record(self, outcome: str, usage: Usage | None, status: int) -> None:
         request = self.request
@@ -489,7 +441,7 @@ class Exchange:
                 usage=usage,
                 outcome=outcome,
                 base_url=request.route.destination.base_url,
-                answer_headers=self._answer_headers,
+                answer_headers=self._answer.headers if self._answer is not None else {},
                 model_sent=request.model_sent,
                 ttft_seconds=None if first is None else first - request.ctx.received_at,
                 latency_seconds=now - request.ctx.received_at,
@@ -498,7 +450,7 @@ class Exchange:
 
     def _tunnel_ended(self, usage: Usage, outcome: str) -> None:
         self._connection = None
-        self._record(outcome, usage, self._status)
+        self._record(outcome, usage, 101)
         self._end()
 
     def _drop_upstream(self) -> None:
@@ -512,7 +464,7 @@ class Exchange:
         self._drop_upstream()
         limit = self.services.settings.max_body_bytes
         refusal = Refusal("too_large", f"the request's body is over server.max_body_bytes={limit}")
-        self.services.runtime.rejected("too_large")
+        self.services.runtime.rejected["too_large"] += 1
         if self._started:
             self._end()
             self._client.abort()
@@ -547,4 +499,4 @@ class Exchange:
         if self._begun and request is not None:
             self._begun = False
             services.running.discard(self)
-            services.runtime.end(request.ctx)
+            services.runtime.inflight -= 1

@@ -7,7 +7,7 @@ import any of those; `app.py` puts the real ones in.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,14 +87,27 @@ class Meter(Protocol):
         """Record the call; its cost in nano-USD where known."""
 
 
-class Runtime(Protocol):
-    """Numbers of the path itself."""
+class Histogram(Protocol):
+    """Something that counts values into buckets."""
 
-    def begin(self, ctx: RequestContext) -> None: ...
-    def end(self, ctx: RequestContext) -> None: ...
-    def overhead(self, seconds: float) -> None: ...
-    def upstream_failure(self, upstream: str, reason: str) -> None: ...
-    def rejected(self, reason: str) -> None: ...
+    def observe(self, value: float) -> None: ...
+
+
+class Runtime(Protocol):
+    """Numbers of the path itself, incremented in place."""
+
+    inflight: int
+    streams: int
+    connections: int
+    client_aborts: int
+    streams_cut: int
+
+    @property
+    def overhead_seconds(self) -> Histogram: ...
+    @property
+    def rejected(self) -> MutableMapping[str, int]: ...
+    @property
+    def upstream_failures(self) -> MutableMapping[str, int]: ...
 
 
 @dataclass(slots=True)

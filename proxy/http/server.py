@@ -309,7 +309,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _reject(self, bad: BadRequestError) -> None:
         """Answer what can't be read, after the calls before it, and close."""
-        self._server.services.runtime.rejected(f"http_{bad.status}")
+        self._server.services.runtime.rejected[f"http_{bad.status}"] += 1
         if self._closing:
             return
         self._closing = True
@@ -411,12 +411,14 @@ class DataServer:
         """Take in a connection, or say that there is no room."""
         self._deadlines.watch(connection)
         self._connections.add(connection)
+        self.services.runtime.connections = len(self._connections)
         return len(self._connections) <= self.settings.max_connections
 
     def forget(self, connection: ClientConnection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
         self._deadlines.forget(connection)
+        self.services.runtime.connections = len(self._connections)
 
     @property
     def connections(self) -> int:

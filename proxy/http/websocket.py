@@ -57,6 +57,7 @@ class Tunnel:
         self._on_end = on_end
         self._on_output = on_output
         self._ended = False
+        self._output_bytes = 0
 
     # -- from the client ---------------------------------------------------------
 
@@ -104,7 +105,8 @@ class Tunnel:
             return
         self._client.send(data)
         self._parser.feed_server(data)
-        self._on_output(len(data))
+        self._output_bytes += len(data)
+        self._on_output(self._output_bytes)
         self._check()
 
     def on_upstream_failure(self, failure: Failure) -> None:

@@ -1,0 +1,120 @@
+"""The answer's side of the pump: how it is framed for this client, and read as it passes.
+
+Owns: the answer's head and framing towards the client, and the parser that reads
+usage from it. Must never: change a byte of the body but for the usage chunk that
+the proxy itself asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detection.types import Usage
+from proxy.http.headers import RawHeaders, end_to_end, lower_map
+from proxy.http.request import Request
+from proxy.providers import UsageChunkFilter, response_parser, stream_error
+from proxy.providers.base import Refusal, StreamFilter, UsageParser
+
+_BODILESS = frozenset((204, 205, 304))
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body (RFC 9112 section 7.1); nothing for no data."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+class Answer:
+    """One answer on its way to one client."""
+
+    __slots__ = (
+        "_chunked",
+        "_filter",
+        "_head",
+        "_parser",
+        "_request",
+        "close_delimited",
+        "headers",
+        "output_bytes",
+        "status",
+    )
+
+    def __init__(self, request: Request, status: int, headers: RawHeaders) -> None:
+        self.status = status
+        self.headers = lower_map(headers)
+        self.output_bytes = 0
+        self.close_delimited = False
+        self._request = request
+        self._chunked = False
+        self._filter: StreamFilter | None = None
+        self._head = b""
+        self._parser: UsageParser = response_parser(
+            request.endpoint, request.facts, status, self.headers
+        )
+
+    def begin(
+        self,
+        reason: bytes,
+        headers: RawHeaders,
+        extra: Sequence[tuple[str, str]],
+        *,
+        close: bool,
+    ) -> None:
+        """Write the head. It goes out with the first data."""
+        request = self._request
+        drop: tuple[bytes, ...] = ()
+        if request.asked_for_usage and self._is_sse:
+            self._filter = UsageChunkFilter()
+            drop = (b"content-length",)
+        lines = [b"HTTP/1.1 %d %b" % (self.status, reason)]
+        lines += [name + b": " + value for name, value in end_to_end(headers, drop=drop)]
+        bodiless = request.head.method == "HEAD" or self.status in _BODILESS
+        if not bodiless and ("content-length" not in self.headers or drop):
+            if request.head.minor_version:
+                lines.append(b"Transfer-Encoding: chunked")
+                self._chunked = True
+            else:
+                self.close_delimited = True
+        lines += [f"{name}: {value}".encode("latin-1", "replace") for name, value in extra]
+        if close or self.close_delimited:
+            lines.append(b"Connection: close")
+        lines.append(b"\r\n")
+        self._head = b"\r\n".join(lines)
+
+    def pass_on(self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]) -> bytes:
+        """What the client gets for a piece of the body."""
+        if self._filter is not None:
+            data = self._filter.feed(data) + (self._filter.close() if done else b"")
+        out, self._head = self._head, b""
+        if data:
+            out += chunk(data) if self._chunked else data
+        if done and self._chunked:
+            tail = b"".join(name + b": " + value + b"\r\n" for name, value in trailers)
+            out += b"0\r\n" + tail + b"\r\n"
+        return out
+
+    def read(self, data: bytes) -> None:
+        """Read a piece of the body for its usage."""
+        self.output_bytes += len(data)
+        self._parser.feed(data)
+
+    def usage(self, *, complete: bool) -> Usage:
+        """What was read."""
+        return self._parser.close(complete=complete)
+
+    def last_words(self, refusal: Refusal) -> bytes | None:
+        """The provider's own error event as the end of a cut stream.
+
+        ``None`` where the format has no such event: the connection must break then.
+        """
+        if not (self._chunked or self.close_delimited):
+            return None
+        if not (self._is_sse or "eventstream" in self.headers.get("content-type", "")):
+            return None
+        event = stream_error(self._request.endpoint.wire, self._request.endpoint, refusal)
+        if not event:
+            return None
+        return chunk(event) + b"0\r\n\r\n" if self._chunked else event
+
+    @property
+    def _is_sse(self) -> bool:
+        return "event-stream" in self.headers.get("content-type", "")
