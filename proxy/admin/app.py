@@ -1,0 +1,146 @@
+"""The admin server: metrics, health, the API and the dashboard on one port.
+
+Owns: which routes are mounted behind which guard, and the listening socket.
+Must never: serve proxied traffic, or mount a route past the guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from types import ModuleType
+from typing import Any
+
+from aiohttp import web
+
+from proxy.admin import openapi, session_routes
+from proxy.admin.auth import Authenticator, load_admin_token
+from proxy.admin.deps import AdminDeps
+from proxy.admin.events import Ticker
+from proxy.admin.files import Pages
+from proxy.admin.guard import Guard, json_response
+from proxy.admin.session_routes import SessionRoutes
+from proxy.metrics import CONTENT_TYPE
+
+_LARGEST_BODY_BYTES = 1 << 20
+
+
+class AdminServer:
+    """One process's admin port.
+
+    Parameters
+    ----------
+    deps
+        What the routes need.
+    host, port
+        Where to listen; port 0 takes a free one (see :attr:`port`).
+    tls
+        Serve TLS with this context.
+    """
+
+    def __init__(
+        self, deps: AdminDeps, host: str, port: int, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._deps = deps
+        self._host = host
+        self._port = port
+        self._tls = tls
+        token, self.token_is_new = load_admin_token(deps.data_dir, deps.environ)
+        self.authenticator = Authenticator(deps.settings, token, deps.clock, self._count_failure)
+        self.app = self._build()
+        self._runner = web.AppRunner(
+            self.app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _count_failure(self, reason: str) -> None:
+        self._deps.runtime.auth_failures[reason] += 1
+
+    def _build(self) -> web.Application:
+        deps = self._deps
+        app = web.Application(
+            middlewares=Guard(deps.settings, self.authenticator).middlewares,
+            client_max_size=_LARGEST_BODY_BYTES,
+        )
+        app.add_routes(
+            [
+                web.get("/metrics", self._metrics),
+                web.get("/health/liveness", deps.health.liveness),
+                web.get("/health/readiness", deps.health.readiness),
+                web.get("/api/v1/health", deps.health.detail),
+                web.get("/api/v1/events", deps.hub.stream),
+            ]
+        )
+        app.add_routes(
+            SessionRoutes(self.authenticator, oidc=deps.settings.oidc is not None).routes()
+        )
+        modules = route_modules()
+        for module in modules:
+            app.add_routes(module.routes(deps))
+        document = openapi.document(deps.version, [session_routes, *modules])
+
+        async def describe(request: web.Request) -> web.Response:
+            return json_response(document)
+
+        app.add_routes([web.get("/api/v1/openapi.json", describe)])
+        app.add_routes(Pages().routes())
+        return app
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(
+            body=(await self._deps.scrape()).encode(), headers={"Content-Type": CONTENT_TYPE}
+        )
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises
+        ------
+        OSError
+            If the address is taken or not ours.
+        """
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self._port, ssl_context=self._tls)
+        await site.start()
+        summary = self._deps.extra.get("summary")
+        if summary is not None:
+            ticker = Ticker(self._deps.hub, summary)
+            self._tasks.append(asyncio.create_task(ticker.run(), name="admin-ticker"))
+
+    async def stop(self) -> None:
+        """End live views, then finish what is being answered."""
+        self._deps.hub.close()
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._runner.cleanup()
+
+    @property
+    def port(self) -> int:
+        """The port in use."""
+        addresses: list[Any] = self._runner.addresses
+        return int(addresses[0][1]) if addresses else self._port
+
+    @property
+    def url(self) -> str:
+        """How a person reaches the dashboard."""
+        if self._deps.settings.public_url:
+            return self._deps.settings.public_url
+        host = self._host
+        if host in ("0.0.0.0", "::", ""):  # noqa: S104
+            host = "127.0.0.1"
+        if ":" in host:
+            host = f"[{host}]"
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
+
+    def sign_in_link(self) -> str:
+        """A link that signs in once, within a quarter of an hour."""
+        return f"{self.url}/signin?code={self.authenticator.codes.issue()}"
+
+
+def route_modules() -> list[ModuleType]:
+    """Every module with ``routes(deps)`` and ``OPENAPI_PATHS``, in mounting order."""
+    found: list[ModuleType] = []
+    return found
