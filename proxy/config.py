@@ -1,0 +1,244 @@
+"""The configuration: one YAML file to frozen settings, and its reload.
+
+Owns: which sections exist, loading with every fault told at its place, the
+JSON Schema, and watching the file. Must never: let a bad file replace good
+settings, or show the value of a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import watchfiles
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
+
+from detection.settings import DetectionSettings, PolicySettings
+from detection.types import Mode
+from proxy.admin.settings import AdminSettings
+from proxy.config_faults import faults_of
+from proxy.config_yaml import Document, Fault, read
+from proxy.http.settings import DEFAULT_UPSTREAMS, ServerSettings, UpstreamSettings, check_name
+from proxy.journal import JournalSettings
+from proxy.settings import (
+    BlastRadiusSettings,
+    BudgetSettings,
+    KeysSettings,
+    LimitSettings,
+    ProtectSettings,
+)
+from proxy.store.settings import StoreSettings
+
+#: A file that doesn't change for this long is taken for whole.
+_SETTLE_SECONDS = 0.25
+#: A file that looks unfinished (empty, faulty, no line end) is given this long.
+_PATIENCE_SECONDS = 1.0
+
+
+_Named = LimitSettings | BudgetSettings
+_UpstreamName = Annotated[str, AfterValidator(check_name)]
+
+
+class Settings(BaseModel):
+    """Everything that a person may set. Every section has a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Mode = Field(
+        Mode.ENFORCE,
+        description="Master switch: observe (measure and tell), shadow (also say what would have "
+        "been done) or enforce. No policy, limit or budget goes further than this.",
+    )
+    data_dir: Path = Field(
+        Path("~/.tokenweir").expanduser(),
+        description="Where the journal, the embedded store, snapshots and the install secret are.",
+    )
+    server: ServerSettings = Field(
+        default_factory=ServerSettings, description="The ports and what they bear."
+    )
+    upstreams: dict[_UpstreamName, UpstreamSettings] = Field(
+        default_factory=dict,
+        description="Providers by name, beside the built-in ones; an entry of the same name "
+        "replaces a built-in one.",
+    )
+    store: StoreSettings = Field(
+        default_factory=StoreSettings, description="Where counts and decisions are shared."
+    )
+    journal: JournalSettings = Field(
+        default_factory=JournalSettings, description="The record of every call on disk."
+    )
+    detection: DetectionSettings = Field(
+        default_factory=DetectionSettings, description="What is judged, and how."
+    )
+    policies: PolicySettings = Field(
+        default_factory=PolicySettings, description="What is done about a verdict."
+    )
+    limits: tuple[LimitSettings, ...] = Field((), description="Rates, calls at once, cost of one.")
+    budgets: tuple[BudgetSettings, ...] = Field((), description="Dollars per period.")
+    keys: KeysSettings = Field(
+        default_factory=KeysSettings, description="Issued keys, and names for passed-through ones."
+    )
+    protect: tuple[ProtectSettings, ...] = Field(
+        (), description="Callers that no automatic action may touch."
+    )
+    admin: AdminSettings = Field(
+        default_factory=AdminSettings, description="The admin port: who may do what there."
+    )
+    blast_radius: BlastRadiusSettings = Field(
+        default_factory=BlastRadiusSettings,
+        description="How much of all traffic automation may stop at once.",
+    )
+
+    @field_validator("data_dir")
+    @classmethod
+    def _home(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @field_validator("limits", "budgets", mode="after")
+    @classmethod
+    def _names(cls, rules: tuple[_Named, ...]) -> tuple[_Named, ...]:
+        names = [rule.name for rule in rules]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the name `{twice[0]}` stands twice")
+        return rules
+
+    @property
+    def all_upstreams(self) -> dict[str, UpstreamSettings]:
+        """The built-in upstreams with the file's over them."""
+        return {**DEFAULT_UPSTREAMS, **self.upstreams}
+
+
+class ConfigError(Exception):
+    """A file that can't be used, with every fault in it.
+
+    ``str()`` gives one line for each: ``file:line:column: path: what``.
+    """
+
+    def __init__(self, file: str, faults: list[Fault]) -> None:
+        self.file = file
+        self.faults = faults
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """One line for each fault."""
+        return [
+            f"{self.file}:{f.line}:{f.column}: {f.path + ': ' if f.path else ''}{f.message}"
+            for f in self.faults
+        ]
+
+
+def defaults() -> Settings:
+    """The settings with no file at all."""
+    return Settings()
+
+
+def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read a file. Raises :class:`ConfigError` with all faults at once."""
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(str(path), [Fault(1, 1, "", f"can't be read: {what}")]) from None
+    return parse(text, str(path), environment)
+
+
+def parse(text: str, name: str, environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from a text; ``name`` stands in the messages."""
+    document = read(text, os.environ if environment is None else environment)
+    settings, faults = _validated(document)
+    if settings is None or faults:
+        raise ConfigError(name, faults)
+    return settings
+
+
+def _validated(document: Document) -> tuple[Settings | None, list[Fault]]:
+    settings = None
+    faults = list(document.faults)
+    try:
+        settings = Settings.model_validate(document.data)
+    except ValidationError as error:
+        told = {(f.line, f.column) for f in faults}
+        more = faults_of(error, document, schema())
+        faults += [f for f in more if (f.line, f.column) not in told]
+    return settings, sorted(faults, key=lambda f: (f.line, f.column))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of the file, for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Settings.model_json_schema(by_alias=True, mode="validation"),
+        "title": "Tokenweir configuration",
+    }
+
+
+async def watch(
+    path: str | Path,
+    on_change: Callable[[Settings], Awaitable[None] | None],
+    on_error: Callable[[ConfigError], Awaitable[None] | None],
+    *,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Call ``on_change`` for each good new content of the file, until ``stop``.
+
+    The directory is watched, so that atomic renames and symlink swaps are seen.
+    A file that is still being written is waited for; a faulty one is told to
+    ``on_error`` once and changes nothing.
+    """
+    file = Path(path)
+    seen = _content(file)
+    async for _ in watchfiles.awatch(
+        file.absolute().parent, stop_event=stop, recursive=False, debounce=100, rust_timeout=1000
+    ):
+        text = await _settled(file)
+        if text is None or text == seen:
+            continue
+        seen = text
+        try:
+            outcome = on_change(parse(text, str(path)))
+        except ConfigError as error:
+            outcome = on_error(error)
+        if outcome is not None:
+            await outcome
+
+
+async def _settled(file: Path) -> str | None:
+    """The file's text once it has stopped changing, ``None`` while it is away."""
+    text = _content(file)
+    waited = 0.0
+    while True:
+        unfinished = not text or not text.endswith("\n") or _faulty(text)
+        if waited >= (_PATIENCE_SECONDS if unfinished else _SETTLE_SECONDS):
+            return text
+        await asyncio.sleep(0.05)
+        waited += 0.05
+        now = _content(file)
+        if now != text:
+            text, waited = now, 0.0
+
+
+def _faulty(text: str) -> bool:
+    try:
+        parse(text, "")
+    except ConfigError:
+        return True
+    return False
+
+
+def _content(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
