@@ -15,7 +15,7 @@ from typing import Protocol
 from detection.types import Usage
 from proxy.context import RequestContext
 from proxy.http import errors
-from proxy.http.answer import Answer, chunk
+from proxy.http.answer import Answer
 from proxy.http.headers import RawHeaders, lower_map
 from proxy.http.ports import Decision, Finished, Services
 from proxy.http.request import (
@@ -27,11 +27,13 @@ from proxy.http.request import (
     upstream_body,
     upstream_head,
 )
+from proxy.http.upload import Upload
 from proxy.http.upstream import Failure, UpstreamConnection
 from proxy.http.websocket import Tunnel
 from proxy.providers.base import Refusal
 
 _HOLD_BYTES = 262_144
+_FIRST_PART_BYTES = 65_536
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
@@ -55,22 +57,18 @@ class Exchange:
     __slots__ = (
         "_answer",
         "_begun",
-        "_body",
-        "_body_bytes",
-        "_body_done",
         "_client",
         "_connection",
         "_decision",
         "_dispatched",
         "_done",
         "_first_byte_at",
-        "_length",
         "_path",
         "_pool_cancel",
         "_retried",
         "_started",
-        "_streaming_body",
         "_tunnel",
+        "_upload",
         "ctx",
         "head",
         "method",
@@ -85,15 +83,11 @@ class Exchange:
         self.request: Request | None = None
         self.ctx: RequestContext | None = None
         self._client = client
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._body_done = False
-        self._streaming_body = False
+        self._upload = Upload(head.headers)
         self._dispatched = False
         self._connection: UpstreamConnection | None = None
         self._pool_cancel: Callable[[Exchange], None] | None = None
         self._decision: Decision | None = None
-        self._length: int | None = None
         self._path = ""
         self._answer: Answer | None = None
         self._started = False
@@ -116,8 +110,8 @@ class Exchange:
             return
         self.request = request
         self.ctx = request.ctx
-        declared = self.head.headers.get("content-length")
-        if declared is not None and int(declared) > services.settings.max_body_bytes:
+        upload, limits = self._upload, services.settings
+        if upload.declared is not None and upload.declared > limits.max_body_bytes:
             self._too_large()
             return
         if self.head.headers.get("expect", "").lower() == "100-continue":
@@ -125,51 +119,44 @@ class Exchange:
         self._begun = True
         services.running.add(self)
         services.runtime.inflight += 1
-        if request.inspects_body and (
-            declared is None or int(declared) <= services.settings.inspect_body_bytes
-        ):
-            if self._body_done:
-                self._dispatch()
-        elif not request.inspects_body:
-            self._streaming_body = not self._body_done
+        self._client.resume()
+        if not request.inspects_body:
+            upload.streaming = not upload.done
+            self._dispatch()
+        elif upload.done:
             self._dispatch()
 
     def on_body(self, data: bytes) -> None:
         """A piece of the request's body."""
         if self._done:
             return
-        self._body_bytes += len(data)
-        limits = self.services.settings
-        if self._body_bytes > limits.max_body_bytes:
+        upload, limits = self._upload, self.services.settings
+        upload.received += len(data)
+        if upload.received > limits.max_body_bytes:
             self._too_large()
             return
-        connection = self._connection
-        if connection is not None:
-            connection.write(chunk(data) if self._length is None else data)
+        if self._connection is not None:
+            upload.send(self._connection, data)
             return
-        self._body.append(data)
-        if self.request is None:
-            return
-        if not self._dispatched:
-            declared = self.head.headers.get("content-length", "0")
+        upload.hold(data)
+        if self.request is not None and not self._dispatched:
             most = limits.inspect_body_bytes
-            if self._body_bytes >= most or (int(declared) > most and self._body_bytes >= 65_536):
-                self._streaming_body = True
+            too_long = (upload.declared or 0) > most and upload.received >= _FIRST_PART_BYTES
+            if too_long or upload.received >= most:
+                upload.streaming = True
                 self._dispatch()
-        elif self._body_bytes > _HOLD_BYTES:
+        elif upload.received > _HOLD_BYTES:
             self._client.pause()
 
     def on_body_done(self) -> None:
         """The request's body is whole."""
-        self._body_done = True
+        self._upload.done = True
         if self._done or self.request is None:
             return
         if not self._dispatched:
             self._dispatch()
         elif self._connection is not None:
-            if self._length is None:
-                self._connection.write(b"0\r\n\r\n")
-            self._connection.expect_answer()
+            self._upload.end(self._connection)
 
     @property
     def awaits_switch(self) -> bool:
@@ -228,7 +215,8 @@ class Exchange:
         services, request = self.services, self.request
         if request is None:
             return
-        body = b"".join(self._body) if len(self._body) != 1 else self._body[0]
+        upload = self._upload
+        body = upload.held()
         read_body(services, request, body)
         decision = services.gate.admit(request.ctx)
         self._decision = decision
@@ -236,22 +224,12 @@ class Exchange:
             status = self._refuse(decision.refusal, extra=decision.headers)
             self._record(decision.kind, None, status)
             return
-        if self._streaming_body:
-            self._path = request.route.path
-            declared = self.head.headers.get("content-length")
-            self._length = int(declared) if declared is not None else None
-            if not self._declares_body():
-                self._length = -1
-        else:
+        self._path = request.route.path
+        if not upload.streaming:
             self._path, body = upstream_body(request, body, decision.model)
-            self._length = len(body) if body or self._declares_body() else -1
-        self._body = [body] if body else []
+        upload.settle_framing(body)
         services.runtime.overhead_seconds.observe(time.perf_counter() - began)
         self._acquire()
-
-    def _declares_body(self) -> bool:
-        headers = self.head.headers
-        return "content-length" in headers or "transfer-encoding" in headers
 
     def _acquire(self) -> None:
         request = self.request
@@ -272,9 +250,13 @@ class Exchange:
             connection.abandon()
             return
         self._connection = connection
+        upload = self._upload
         try:
             head = upstream_head(
-                request, self._path, length=self._length, keep_upgrade=request.wants_websocket
+                request,
+                self._path,
+                length=upload.length,
+                keep_upgrade=request.wants_websocket,
             )
         except RefusedError as refused:
             connection.abandon()
@@ -282,18 +264,10 @@ class Exchange:
             status = self._refuse(refused.refusal)
             self._record("forbidden", None, status)
             return
-        pieces = self._body
-        if self._length is None:
-            pieces = [chunk(piece) for piece in pieces]
-        connection.start(self, b"".join((head, *pieces)))
-        if self._body_done:
-            if self._length is None:
-                connection.write(b"0\r\n\r\n")
+        connection.start(self, head + upload.first(keep=self.method in _IDEMPOTENT))
+        if upload.done:
             connection.expect_answer()
-            if self.method not in _IDEMPOTENT:
-                self._body = []
         else:
-            self._body = []
             self._client.resume()
 
     def on_answer_head(self, status: int, reason: bytes, headers: RawHeaders) -> None:
@@ -405,7 +379,7 @@ class Exchange:
         return (
             not self.head.minor_version
             or "close" in connection
-            or not self._body_done
+            or not self._upload.done
             or (self._answer is not None and self._answer.close_delimited)
         )
 
