@@ -105,8 +105,9 @@ class Guard:
     @property
     def middlewares(self) -> list[Middleware]:
         """For ``web.Application(middlewares=...)``."""
-        return [web.middleware(self._answer), web.middleware(self._admit)]
+        return [self._answer, self._admit]
 
+    @web.middleware
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             response = await handler(request)
@@ -126,6 +127,7 @@ class Guard:
             response.headers.update(_HEADERS)
         return response
 
+    @web.middleware
     async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if not host_is_allowed(request.headers.get("Host", ""), self._hosts):
             raise web.HTTPMisdirectedRequest(
