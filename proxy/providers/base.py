@@ -34,6 +34,8 @@ class Endpoint:
     model: str | None = None
     metered: bool = True
     streams: bool = False
+    #: ``json-array`` where the path alone says that a stream comes as one JSON array.
+    framing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

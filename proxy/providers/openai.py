@@ -1,0 +1,275 @@
+"""OpenAI's formats other than Responses, and all that speak like them.
+
+Owns: chat completions, completions, embeddings, images, audio, moderations,
+rerank: answers and streams (https://platform.openai.com/docs/api-reference), with
+the places where other vendors keep the same facts. Must never: await or raise.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from proxy.providers.base import Endpoint, RequestFacts
+from proxy.providers.family import Family, Rule
+from proxy.providers.reading import Reader, count, items, part, text
+from proxy.providers.refusals import openai_refusal, openai_stream_error
+from proxy.providers.turns import chat_facts, chat_turn
+
+_CONTENT = b'"content":"'
+
+
+def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
+    """The counts in a usage object of OpenAI's kind, whoever sent it.
+
+    Field names: OpenAI chat and Responses; ``prompt_cache_hit_tokens`` DeepSeek;
+    ``num_cached_tokens`` Mistral; top-level ``cached_tokens`` Moonshot;
+    top-level ``reasoning_tokens`` Perplexity; ``cache_read_input_tokens`` Baseten.
+    """
+    taken = native.get
+    given = count(taken("prompt_tokens"))
+    if given is None:
+        given = count(taken("input_tokens"))
+    made = count(taken("completion_tokens"))
+    if made is None:
+        made = count(taken("output_tokens"))
+    before = (
+        taken("prompt_tokens_details")
+        or taken("input_tokens_details")
+        or taken("input_token_details")
+        or taken("prompt_token_details")
+    )
+    after = (
+        taken("completion_tokens_details")
+        or taken("output_tokens_details")
+        or taken("output_token_details")
+    )
+    found: dict[str, Any] = {}
+    cached = reasoning = None
+    if isinstance(before, dict):
+        cached = count(before.get("cached_tokens"))
+        found["cache_write_tokens"] = count(
+            before.get("cache_write_tokens", before.get("cache_creation_tokens"))
+        )
+        found["audio_input_tokens"] = count(before.get("audio_tokens"))
+        found["image_input_tokens"] = count(before.get("image_tokens"))
+    if isinstance(after, dict):
+        reasoning = count(after.get("reasoning_tokens"))
+        found["audio_output_tokens"] = count(after.get("audio_tokens"))
+        found["image_output_tokens"] = count(after.get("image_tokens"))
+    for name in (
+        "prompt_cache_hit_tokens",
+        "num_cached_tokens",
+        "cached_tokens",
+        "cache_read_input_tokens",
+    ):
+        if cached is None:
+            cached = count(taken(name))
+    if found.get("cache_write_tokens") is None:
+        found["cache_write_tokens"] = count(taken("cache_creation_input_tokens"))
+    if reasoning is None:
+        reasoning = count(taken("reasoning_tokens"))
+    total = count(taken("total_tokens"))
+    if reasoning and given is not None and made is not None and given + made + reasoning == total:
+        # xAI and some hosts count reasoning beside the completion, not in it.
+        made += reasoning
+    found["input_tokens"] = given
+    found["output_tokens"] = made
+    found["cached_input_tokens"] = cached
+    found["reasoning_tokens"] = reasoning
+    found["total_tokens"] = total
+    return found
+
+
+class CompatibleReader(Reader):
+    """Chat completions and their kin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: dict[Any, str] = {}
+
+    def counts(self, native: dict[str, Any]) -> dict[str, Any]:
+        return compatible_counts(native)
+
+    def _common(self, doc: dict[str, Any]) -> bool:
+        """Model, usage, tier and error; did it say something that matters?"""
+        news = False
+        model = doc.get("model")
+        if model and isinstance(model, str):
+            self.model = model[:256]
+        usage = doc.get("usage")
+        if not usage:
+            groq = doc.get("x_groq")
+            usage = groq.get("usage") if isinstance(groq, dict) else None
+        if usage and isinstance(usage, dict):
+            self.native = usage
+            news = True
+        tier = doc.get("service_tier")
+        if tier and isinstance(tier, str):
+            self.tier = tier[:32]
+        if doc.get("error") and self.fail(doc):
+            news = True
+        return news
+
+    def document(self, doc: Any) -> None:
+        if isinstance(doc, list):
+            if self.status >= 400:
+                self.fail(doc)
+            return
+        if not isinstance(doc, dict):
+            return
+        self._common(doc)
+        if self.error is None and (self.status >= 400 or "choices" not in doc):
+            self.fail(doc)
+        for number, choice in enumerate(items(doc, "choices")):
+            self._choice(choice, number)
+
+    def _choice(self, choice: Any, number: int) -> None:
+        if not isinstance(choice, dict):
+            return
+        index = choice.get("index", number)
+        self.add_finish(number if index is None else index, choice.get("finish_reason"))
+        message = choice.get("message")
+        if not isinstance(message, dict):
+            self.text_bytes += len(text(choice.get("text"), 1 << 20) or "")
+            return
+        for member in ("content", "reasoning_content", "reasoning"):
+            self.text_bytes += len(text(message.get(member), 1 << 24) or "")
+        for call in items(message, "tool_calls"):
+            if isinstance(call, dict):
+                self.add_tool(
+                    part(call, "function").get("name") or part(call, "custom").get("name")
+                )
+        if message.get("function_call"):
+            self.add_tool(part(message, "function_call").get("name"))
+
+    def event(self, name: bytes, doc: Any) -> bytes | None:
+        if not isinstance(doc, dict):
+            return None
+        if "choices" not in doc and isinstance(doc.get("data"), dict) and "type" not in doc:
+            doc = doc["data"]
+        news = self._common(doc)
+        if name == b"error" and self.error is None:
+            news = self.fail(doc if "error" in doc else {"error": doc})
+        elif "choices" not in doc and not news:
+            self._loose_event(doc)
+            return None
+        boring: bytes | None = None
+        for choice in items(doc, "choices"):
+            if not isinstance(choice, dict):
+                continue
+            index = choice.get("index", 0)
+            reason = choice.get("finish_reason")
+            if reason is not None or index not in self.finish:
+                self.add_finish(index, reason)
+                if reason:
+                    self.ended = True
+                news = True
+            delta = choice.get("delta")
+            if isinstance(delta, dict):
+                boring = self._delta(index, delta) or boring
+                news = news or boring is None
+            elif isinstance(words := choice.get("text"), str):
+                self.text_bytes += len(words)
+                boring = b'"text":"'
+            if isinstance(message := choice.get("message"), dict) and not delta:
+                for call in items(message, "tool_calls"):
+                    self.add_tool(part(call, "function").get("name"))
+                boring, news = None, True
+        return None if news else boring
+
+    def _loose_event(self, doc: dict[str, Any]) -> None:
+        """Events without choices: images and transcriptions stream in Responses' style."""
+        kind = doc.get("type")
+        if isinstance(kind, str) and kind.endswith((".completed", ".done")):
+            self.ended = True
+        if isinstance(delta := doc.get("delta"), str):
+            self.text_bytes += len(delta)
+        if doc.get("object") == "error" or kind == "error":
+            self.fail(doc)
+
+    def _delta(self, index: Any, delta: dict[str, Any]) -> bytes | None:
+        """One delta of a choice; the member that holds its text if that is all."""
+        for call in items(delta, "tool_calls"):
+            if not isinstance(call, dict):
+                continue
+            function = part(call, "function")
+            # A name may be repeated in later deltas of a call, and an index used for the next.
+            name = function.get("name") or part(call, "custom").get("name")
+            if isinstance(name, str) and name:
+                key = (index, call.get("index"))
+                ident = call.get("id") or ""
+                known = self._calls.get(key)
+                if known is None or (ident and known != ident):
+                    self.add_tool(name)
+                    if len(self._calls) < 512:
+                        self._calls[key] = ident
+            arguments = function.get("arguments")
+            if isinstance(arguments, str):
+                self.text_bytes += len(arguments)
+                return None if name else b'"arguments":"'
+        legacy = delta.get("function_call")
+        if isinstance(legacy, dict):
+            if legacy.get("name"):
+                self.add_tool(legacy["name"])
+            self.text_bytes += len(text(legacy.get("arguments"), 1 << 20) or "")
+        content = delta.get("content")
+        if isinstance(content, str) and content:
+            self.text_bytes += len(content)
+            return None if delta.get("tool_calls") else _CONTENT
+        for member in ("reasoning_content", "reasoning"):
+            words = delta.get(member)
+            if isinstance(words, str) and words:
+                self.text_bytes += len(words)
+                return f'"{member}":"'.encode()
+        return None
+
+    def done(self) -> None:
+        """``[DONE]`` alone proves nothing: it also follows an answer that was cut."""
+
+
+def _reader(endpoint: Endpoint, facts: RequestFacts) -> Reader:
+    return CompatibleReader()
+
+
+def _rule(path: str, endpoint: str, *methods: str, metered: bool = True) -> Rule:
+    return Rule(re.compile(path), endpoint, frozenset(methods), metered)
+
+
+FAMILY = Family(
+    wire="openai",
+    rules=(
+        _rule(
+            r"/organization/usage/(?:completions|audio_\w+|moderations|images)",
+            "admin_usage",
+            metered=False,
+        ),
+        _rule(r"/organization/costs", "admin_usage", metered=False),
+        _rule(r"/threads(?:/|$)|/assistants(?:/|$)", "assistants", "POST"),
+        _rule(r"/threads(?:/|$)|/assistants(?:/|$)", "assistants", metered=False),
+        _rule(r"/batch(?:es|/jobs)(?:/|$)", "batches", metered=False),
+        _rule(r"/files(?:/|$)|/uploads(?:/|$)", "files", metered=False),
+        _rule(r"/fine_tuning/", "fine_tuning", metered=False),
+        _rule(r"/vector_stores(?:/|$)", "vector_stores", metered=False),
+        _rule(r"/containers(?:/|$)", "containers", metered=False),
+        _rule(r"/traces/ingest$", "traces", metered=False),
+        _rule(r"/chat/completions$", "chat_completions", "POST"),
+        _rule(r"/chat/completions(?:/|$)", "chat_completions_item", metered=False),
+        _rule(r"/fim/completions$", "fim_completions", "POST"),
+        _rule(r"/agents/completions$", "chat_completions", "POST"),
+        _rule(r"/completions$", "completions", "POST"),
+        _rule(r"/embeddings$|/embed$", "embeddings"),
+        _rule(r"/images?(?:/(?:generations|edits|variations))?$", "images", "POST"),
+        _rule(r"/audio/speech$|/tts$|/text-to-speech(?:/|$)", "audio_speech", "POST"),
+        _rule(r"/audio/(?:transcriptions|translations)$|/stt$", "audio_transcription", "POST"),
+        _rule(r"/moderations$", "moderations", "POST"),
+        _rule(r"/rerank(?:ing)?$", "rerank", "POST"),
+        _rule(r"/videos(?:/|$)", "videos"),
+        _rule(r"/models(?:/|$)", "models", "GET", "HEAD", metered=False),
+    ),
+    reader=_reader,
+    refusal=openai_refusal,
+    stream_error=openai_stream_error,
+    turn=chat_turn,
+    facts=chat_facts,
+)

@@ -1,0 +1,349 @@
+"""From a response's bytes to its usage: what all families share.
+
+Owns: the values a reader gathers, and the parser that decodes, frames and feeds
+it. Must never: raise, or hold more than one event and one block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from detection.types import CallError, Usage
+from proxy.providers.base import Headers
+from proxy.providers.decode import Decoder
+from proxy.providers.eventstream import EventStreamFramer
+from proxy.providers.jsonstream import JSONStreamFramer
+from proxy.providers.skim import Skimmer, loads
+from proxy.providers.sse import SSEFramer
+
+#: Bytes gathered before they are looked at: cheaper than looking at every chunk.
+BLOCK_BYTES = 16_384
+_MAX_NAMES = 256
+_MAX_CHOICES = 128
+
+
+def count(value: object) -> int | None:
+    """A token count, or ``None`` for anything that can't be one (-9, "12", true)."""
+    if type(value) is int:
+        return value if value >= 0 else None
+    if type(value) is float and value >= 0 and value == int(value):
+        return int(value)
+    return None
+
+
+def text(value: object, limit: int = 256) -> str | None:
+    """A short string, or ``None``."""
+    return value[:limit] if isinstance(value, str) else None
+
+
+def part(doc: object, name: str) -> dict[str, Any]:
+    """A member that is an object, else an empty one."""
+    value = doc.get(name) if isinstance(doc, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def items(doc: object, name: str) -> list[Any]:
+    """A member that is an array, else an empty one."""
+    value = doc.get(name) if isinstance(doc, dict) else None
+    return value if isinstance(value, list) else []
+
+
+class Reader:
+    """Gathers what one response says. A family overrides ``document`` and ``event``."""
+
+    skipped: frozenset[bytes] = frozenset()
+    #: Does a body that begins with ``[`` stream its elements?
+    array_streams: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.model: str | None = None
+        self.native: dict[str, Any] | None = None
+        self.finish: dict[Any, str | None] = {}
+        self.tools: list[str] = []
+        self.server_tools: list[str] = []
+        self.error: CallError | None = None
+        self.ended = False
+        self.tier: str | None = None
+        self.text_bytes = 0
+        self.status = 200
+        self.retry_after_seconds: float | None = None
+        self.extra: dict[str, Any] = {}
+
+    def head(self, status: int, headers: Headers) -> None:
+        """The answer's status and header fields."""
+        self.status = status
+
+    def document(self, doc: Any) -> None:
+        """A whole JSON answer."""
+
+    def event(self, name: bytes, doc: Any) -> bytes | None:
+        """One event of a stream; see :class:`proxy.providers.sse.EventReader`."""
+        self.document(doc)
+        return None
+
+    def done(self) -> None:
+        """The end marker of a stream."""
+
+    def plain(self, data: bytes) -> None:
+        """The beginning of a body that is neither JSON nor a stream."""
+        if self.status >= 400 and data:
+            message = data.decode("utf-8", "replace").strip()
+            self.error = CallError(message=message[:200] or None)
+
+    def counts(self, native: dict[str, Any]) -> dict[str, Any]:
+        """The fields of :class:`Usage` in the provider's own usage object."""
+        raise NotImplementedError
+
+    def fail(self, doc: Any) -> bool:
+        """Take an error out of a document; was there one?"""
+        found = read_error(doc, self.status)
+        if found is None:
+            return False
+        self.error = found
+        return True
+
+    def add_tool(self, name: object) -> None:
+        """A tool that the client must run."""
+        if isinstance(name, str) and len(self.tools) < _MAX_NAMES:
+            self.tools.append(name[:128])
+
+    def add_server_tool(self, name: object) -> None:
+        """A tool that the provider ran."""
+        if isinstance(name, str) and len(self.server_tools) < _MAX_NAMES:
+            self.server_tools.append(name[:128])
+
+    def add_finish(self, choice: object, reason: object) -> None:
+        """How a choice ended, in native words; a later word replaces an earlier one."""
+        key = choice if isinstance(choice, int) else 0
+        word = reason[:64] if isinstance(reason, str) else None
+        if isinstance(reason, int) and not isinstance(reason, bool):
+            word = str(reason)
+        if word is None and key in self.finish:
+            return
+        if key in self.finish or len(self.finish) < _MAX_CHOICES:
+            self.finish[key] = word
+
+    def usage(self, *, complete: bool, streamed: bool) -> Usage:
+        """All of it, as one value."""
+        native = self.native
+        found: dict[str, Any] = {}
+        if native is not None:
+            found = self.counts(native)
+            self.extra["native_usage"] = native
+        known = (
+            found.get("input_tokens") is not None
+            or found.get("output_tokens") is not None
+            or found.get("total_tokens") is not None
+        )
+        if "service_tier" not in found:
+            found["service_tier"] = self.tier
+        return Usage(
+            source="reported" if known else "unknown",
+            model_served=self.model,
+            finish_reasons=tuple([r if r is not None else "" for r in self.finish.values()]),
+            tool_call_names=tuple(self.tools),
+            server_tool_names=tuple(self.server_tools),
+            output_bytes=self.text_bytes,
+            error=self.error,
+            complete=self.is_complete(complete) if streamed else None,
+            retry_after_seconds=self.retry_after_seconds,
+            extra=self.extra,
+            **found,
+        )
+
+    def is_complete(self, transport: bool) -> bool | None:
+        """Was a terminal event seen?"""
+        return self.ended
+
+
+class BodyParser:
+    """Reads one response body: decompresses, frames, and lets the reader gather."""
+
+    __slots__ = (
+        "_block",
+        "_closed",
+        "_decoder",
+        "_framer",
+        "_json",
+        "_reader",
+        "_type",
+        "faults",
+    )
+
+    def __init__(self, reader: Reader, status: int, headers: Headers) -> None:
+        self._reader = reader
+        self._type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        encoding = headers.get("content-encoding")
+        self._decoder = Decoder(encoding) if encoding else None
+        self._block = bytearray()
+        self._framer: SSEFramer | JSONStreamFramer | EventStreamFramer | None = None
+        self._json: Skimmer | None = None
+        self._closed: Usage | None = None
+        #: What went wrong inside; the traffic never sees it.
+        self.faults = 0
+        try:
+            reader.head(status, headers)
+        except Exception:
+            self.faults += 1
+
+    def feed(self, data: bytes) -> None:
+        """See :class:`proxy.providers.base.UsageParser`."""
+        self._block += data
+        if len(self._block) >= BLOCK_BYTES:
+            self._flush()
+
+    def close(self, *, complete: bool) -> Usage:
+        """See :class:`proxy.providers.base.UsageParser`."""
+        if self._closed is not None:
+            return self._closed
+        self._flush()
+        try:
+            self._end()
+        except Exception:
+            self.faults += 1
+        try:
+            usage = self._reader.usage(complete=complete, streamed=self._framer is not None)
+        except Exception:
+            self.faults += 1
+            usage = Usage(model_served=self._reader.model, error=self._reader.error)
+        self._closed = usage
+        return usage
+
+    def _flush(self) -> None:
+        if not self._block or self._closed is not None:
+            return
+        data = bytes(self._block)
+        self._block.clear()
+        try:
+            if self._decoder is None:
+                self._inspect(data)
+            else:
+                for piece in self._decoder.feed(data):
+                    self._inspect(piece)
+        except Exception:
+            self.faults += 1
+
+    def _inspect(self, data: bytes) -> None:
+        if self._framer is not None:
+            self._framer.feed(data)
+        elif self._json is not None:
+            self._json.feed(data)
+        else:
+            self._begin(data)
+
+    def _begin(self, data: bytes) -> None:
+        """Decide by the first bytes, for labels lie: JSON errors come as event streams."""
+        kind = self._type
+        start = data.lstrip(b"\xef\xbb\xbf \t\r\n")
+        if not start and len(data) < 65_536:
+            self._block[:0] = data
+            if len(data) < BLOCK_BYTES:
+                return
+            self._block.clear()
+        if kind == "application/vnd.amazon.eventstream":
+            self._framer = EventStreamFramer(self._reader)
+        elif start[:1] in (b"{", b"["):
+            lines = kind in ("application/x-ndjson", "application/jsonl", "application/json-lines")
+            array = start[:1] == b"[" and self._reader.array_streams
+            if lines or array or _several_documents(start):
+                self._framer = JSONStreamFramer(self._reader)
+            else:
+                self._json = Skimmer()
+        elif kind == "text/event-stream" or _EVENT_START.match(start):
+            self._framer = SSEFramer(self._reader)
+        else:
+            self._reader.plain(start[:4096])
+            self._json = _Nothing()
+        self._inspect(data)
+
+    def _end(self) -> None:
+        if self._block:
+            # Nothing but white space came.
+            self._block.clear()
+        if self._framer is not None:
+            self._framer.close()
+        elif self._json is not None:
+            doc = self._json.close()
+            if doc is not None:
+                self._reader.document(doc)
+
+
+class _Nothing(Skimmer):
+    """Takes a body that is of no interest: audio, HTML."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> None:
+        """Let it pass."""
+
+    def close(self) -> None:
+        """There is no document."""
+
+
+_EVENT_START = re.compile(rb"(?:data|event|id|retry)?:")
+
+
+def _several_documents(data: bytes) -> bool:
+    """Does a second document follow on the next line (NDJSON under another label)?"""
+    line, feed, rest = data.partition(b"\n")
+    return (
+        bool(feed)
+        and rest[:1] == b"{"
+        and line.rstrip().endswith(b"}")
+        and (loads(line) is not None)
+    )
+
+
+def read_error(doc: Any, status: int) -> CallError | None:
+    """The error in a document, in any of the shapes that vendors use."""
+    if isinstance(doc, list):
+        doc = next((d for d in doc if isinstance(d, dict)), None)
+    if not isinstance(doc, dict):
+        return CallError(message=text(doc, 200)) if status >= 400 else None
+    error = doc.get("error")
+    if isinstance(error, dict) and error:
+        return _error_object(error, doc)
+    if isinstance(error, str) and error:
+        return CallError(
+            type=_word(doc.get("error_type") or doc.get("type")),
+            code=_word(doc.get("code")),
+            message=error[:200],
+        )
+    errors = doc.get("errors")
+    if isinstance(errors, list) and errors and isinstance(errors[0], dict):
+        return _error_object(errors[0], {})
+    if status < 400 and not (doc.get("object") == "error" or doc.get("type") == "error"):
+        return None
+    if status < 400 and "message" not in doc:
+        return None
+    message = doc.get("message") or doc.get("Message") or doc.get("detail") or doc.get("msg")
+    return CallError(
+        type=_word(doc.get("type") or doc.get("__type")),
+        code=_word(doc.get("code")),
+        message=_message(message),
+    )
+
+
+def _error_object(error: Mapping[str, Any], outer: Mapping[str, Any]) -> CallError:
+    kind = error.get("type") or error.get("status")
+    return CallError(
+        type=_word(kind),
+        code=_word(error.get("code")),
+        message=_message(error.get("message") or error.get("detail")),
+    )
+
+
+def _message(value: object) -> str | None:
+    if isinstance(value, str):
+        return value[:200]
+    return None if value is None else str(value)[:200]
+
+
+def _word(value: object) -> str | None:
+    if isinstance(value, str):
+        return value[:128]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None

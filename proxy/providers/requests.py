@@ -1,0 +1,92 @@
+"""From a request's body to its facts.
+
+Owns: decoding JSON and form bodies, whole or cut short, and the fingerprint.
+Must never: keep the prompt, or take longer than one pass over the body.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+from proxy.providers.base import NO_FACTS, Endpoint, RequestFacts
+from proxy.providers.edit import members
+from proxy.providers.family import Family
+from proxy.providers.turns import fingerprint
+
+_FORM_FIELD = re.compile(
+    rb'content-disposition:[^\r\n]*\bname="?(model|user|stream|stream_format)"?\s*(?:;[^\r\n]*)?'
+    rb"\r?\n(?:[^\r\n]+\r?\n)*\r?\n([^\r\n]{0,256})\r?\n",
+    re.IGNORECASE,
+)
+_SALVAGED = frozenset(
+    (
+        b"model",
+        b"stream",
+        b"max_tokens",
+        b"max_completion_tokens",
+        b"max_output_tokens",
+        b"n",
+        b"user",
+        b"stream_options",
+        b"metadata",
+        b"service_tier",
+    )
+)
+_MAX_SALVAGED_BYTES = 262_144
+
+
+def read_facts(
+    family: Family, endpoint: Endpoint, body: bytes, content_type: str, key: bytes
+) -> RequestFacts:
+    """The facts of one body. May raise on a body that is stranger than JSON can be."""
+    if not body:
+        return NO_FACTS
+    if "multipart/" in content_type:
+        return _form_facts(body, endpoint)
+    try:
+        doc = orjson.loads(body)
+        whole = True
+    except ValueError:
+        doc, whole = _salvage(body), False
+    if not isinstance(doc, dict):
+        return RequestFacts(body_bytes=len(body))
+    found: dict[str, Any] = family.facts(doc)
+    turn = family.turn(doc) if whole else None
+    model = doc.get("model", doc.get("modelId"))
+    return RequestFacts(
+        model=model[:256] if isinstance(model, str) else endpoint.model,
+        stream=doc.get("stream") is True or endpoint.streams,
+        body_bytes=len(body),
+        fingerprint=fingerprint(turn, key) if turn is not None else None,
+        fingerprint_kind=turn.kind if turn is not None else None,
+        **found,
+    )
+
+
+def _form_facts(body: bytes, endpoint: Endpoint) -> RequestFacts:
+    """The short fields of a form: audio and images are uploaded as one."""
+    fields = {
+        match[1].decode().lower(): match[2].decode("utf-8", "replace")
+        for match in _FORM_FIELD.finditer(body)
+    }
+    return RequestFacts(
+        model=fields.get("model") or endpoint.model,
+        stream=fields.get("stream", "").lower() == "true",
+        body_bytes=len(body),
+        user=fields.get("user"),
+    )
+
+
+def _salvage(body: bytes) -> dict[str, Any]:
+    """The short outermost members of a body that is cut short."""
+    found: dict[str, Any] = {}
+    for member in members(body[:_MAX_SALVAGED_BYTES]):
+        if member.name in _SALVAGED and member.end - member.start <= 4096:
+            try:
+                found[member.name.decode()] = orjson.loads(body[member.start : member.end])
+            except ValueError:
+                continue
+    return found

@@ -1,0 +1,233 @@
+"""Server-sent events, in bounded memory.
+
+Owns: cutting a byte stream into events (WHATWG HTML, section 9.2). Must never:
+hold more than one event, decode JSON that a reader said it can't learn from,
+or raise.
+
+Most events of a chat stream differ from the one before only in one string of
+text. An event that taught its reader nothing becomes a template: what stands
+before that string, and what stands after it. Events that fit a template byte for
+byte are passed over at the price of two comparisons.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from proxy.providers.skim import WHOLE_BYTES, Skimmer, loads
+
+#: What stands before a random padding that some vendors append to each event.
+_PADDINGS = (b'"obfuscation":"', b'"p":"')
+_MAX_TEMPLATES = 6
+_MAX_TAILS = 48
+
+
+class EventReader(Protocol):
+    """What the framer tells of."""
+
+    #: Names of events that can teach nothing but the length of their text.
+    skipped: frozenset[bytes]
+    text_bytes: int
+
+    def event(self, name: bytes, doc: Any) -> bytes | None:
+        """One event. The member with its text (``b'"text":"'``) if it taught nothing else."""
+
+    def done(self) -> None:
+        """The marker ``[DONE]``."""
+
+
+class SSEFramer:
+    """Feeds a reader with events."""
+
+    __slots__ = ("_big", "_big_name", "_pending", "_reader", "_return_held", "_templates", "events")
+
+    def __init__(self, reader: EventReader) -> None:
+        self._reader = reader
+        self._pending = b""
+        self._big: Skimmer | None = None
+        self._big_name = b""
+        self._return_held = False
+        self._templates: list[tuple[bytes, set[bytes]]] = []
+        self.events = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of the stream."""
+        if not data:
+            return
+        if self._return_held:
+            self._return_held = False
+            data = b"\r" + data
+        if b"\r" in data:
+            if data.endswith(b"\r"):
+                self._return_held = True
+                data = data[:-1]
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self._feed_lines(data)
+
+    def close(self) -> None:
+        """The stream is over; an event without its blank line still counts."""
+        data, self._pending = self._pending, b""
+        if self._big is not None:
+            self._feed_big(data + b"\n\n")
+        elif data:
+            self._dispatch(data)
+
+    def _feed_lines(self, data: bytes) -> None:
+        if self._big is not None:
+            data = self._feed_big(data)
+            if self._big is not None:
+                return
+        elif self._pending:
+            data = self._pending + data
+            self._pending = b""
+        pieces = data.split(b"\n\n")
+        last = pieces.pop()
+        if pieces:
+            self._dispatch_all(pieces)
+        if len(last) > WHOLE_BYTES:
+            self._begin_big(last)
+        else:
+            self._pending = last
+
+    def _dispatch_all(self, pieces: list[bytes]) -> None:
+        templates = self._templates
+        reader = self._reader
+        skipped = reader.skipped
+        self.events += len(pieces)
+        for piece in pieces:
+            for prefix, tails in templates:
+                if piece.startswith(prefix):
+                    start = len(prefix)
+                    end = piece.find(b'"', start)
+                    if (tail := piece[end:]) in tails or _without_padding(tail) in tails:
+                        if piece[end - 1] == 92:
+                            continue
+                        reader.text_bytes += end - start
+                        break
+            else:
+                if skipped and _name(piece) in skipped:
+                    reader.text_bytes += _text_length(piece)
+                else:
+                    self._dispatch(piece)
+
+    def _dispatch(self, piece: bytes) -> None:
+        """Read one event in full."""
+        name = b""
+        piece = piece.removeprefix(b"\xef\xbb\xbf")
+        if piece.startswith(b"data: ") and b"\n" not in piece:
+            data = piece[6:]
+            lines = None
+        else:
+            lines = []
+            for line in piece.split(b"\n"):
+                field, _, value = line.partition(b":")
+                value = value.removeprefix(b" ")
+                if field == b"data":
+                    lines.append(value)
+                elif field == b"event":
+                    name = value.strip()
+            data = b"\n".join(lines)
+        if not data:
+            return
+        if data.strip() == b"[DONE]":
+            self._reader.done()
+            return
+        doc = loads(data)
+        if doc is None and lines is not None and len(lines) > 1:
+            # Not one document over several lines, so several events without blank lines.
+            for line in lines:
+                if line.strip() == b"[DONE]":
+                    self._reader.done()
+                elif (doc := loads(line)) is not None:
+                    self._reader.event(name, doc)
+            return
+        if doc is None:
+            return
+        member = self._reader.event(name, doc)
+        if member is not None:
+            self._learn(piece, member)
+
+    def _learn(self, piece: bytes, member: bytes) -> None:
+        found = piece.find(member)
+        if found < 0:
+            return
+        start = found + len(member)
+        end = piece.find(b'"', start)
+        if end < 0 or piece[end - 1] == 92:
+            return
+        prefix, tail = piece[:start], piece[end:]
+        bare = _without_padding(tail)
+        tail = tail if bare is None else bare
+        for known, tails in self._templates:
+            if known == prefix:
+                if len(tails) < _MAX_TAILS:
+                    tails.add(tail)
+                return
+        if len(self._templates) >= _MAX_TEMPLATES:
+            self._templates.pop()
+        self._templates.insert(0, (prefix, {tail}))
+
+    def _begin_big(self, data: bytes) -> None:
+        """An event too large to hold: its data goes through the skimmer."""
+        head = data[:4096]
+        name = b""
+        at = head.find(b"event:")
+        if at == 0 or (at > 0 and head[at - 1 : at] == b"\n"):
+            name = head[at + 6 :].split(b"\n", 1)[0].strip()
+        at = 0 if data.startswith(b"data:") else data.find(b"\ndata:") + 1
+        self._big = Skimmer()
+        self._big_name = name
+        if data.startswith(b"data:", at):
+            self._feed_big(data[at + 5 :])
+
+    def _feed_big(self, data: bytes) -> bytes:
+        """Feed the large event; what follows it."""
+        big = self._big
+        if big is None:
+            return data
+        # A JSON document has no raw line feed but between its tokens: the event ends at two.
+        if self._pending == b"\n":
+            data = b"\n" + data
+            self._pending = b""
+        end = data.find(b"\n\n")
+        if end < 0:
+            if data.endswith(b"\n"):
+                data, self._pending = data[:-1], b"\n"
+            big.feed(data)
+            return b""
+        big.feed(data[:end])
+        self._big = None
+        self.events += 1
+        doc = big.close()
+        self._reader.text_bytes += big.elided if self._reader.text_bytes == 0 else 0
+        if doc is not None:
+            self._reader.event(self._big_name, doc)
+        return data[end + 2 :]
+
+
+def _without_padding(tail: bytes) -> bytes | None:
+    for marker in _PADDINGS:
+        at = tail.find(marker)
+        if at >= 0 and tail.find(b'"', at + len(marker)) == len(tail) - 2:
+            return tail[: at + len(marker)]
+    return None
+
+
+def _name(piece: bytes) -> bytes:
+    """The event's name, from its line or from a leading ``type`` member."""
+    if piece.startswith(b"event: "):
+        return piece[7 : piece.find(b"\n", 7)]
+    if piece.startswith(b'data: {"type":"'):
+        return piece[15 : piece.find(b'"', 15)]
+    return b""
+
+
+def _text_length(piece: bytes) -> int:
+    at = piece.find(b'"delta":"')
+    if at < 0:
+        return 0
+    start = at + 9
+    end = piece.find(b'"', start)
+    while end > 0 and piece[end - 1] == 92:
+        end = piece.find(b'"', end + 1)
+    return max(0, end - start)
