@@ -99,7 +99,7 @@ class Options:
 
 
 def text(value: Any) -> str | None:
-    """A short text, ``None`` where empty.
+    """A short text, ``None`` where empty; a credential becomes its hash.
 
     >>> text(" a "), text(""), text(None), text(3)
     ('a', None, None, '3')
@@ -108,7 +108,9 @@ def text(value: Any) -> str | None:
         return None
     shown = value if isinstance(value, str) else str(value)
     shown = shown.strip()
-    return shown[:256] if shown else None
+    if not shown:
+        return None
+    return _hashed(shown) if _CREDENTIAL.match(shown) else shown[:256]
 
 
 def whole(value: Any, name: str) -> int | None:
@@ -187,10 +189,13 @@ def seconds_since_epoch(value: Any, name: str, offset_seconds: float = 0.0) -> f
         except ValueError:
             raise BadRowError(f"{name}: {_shown(value)} is not a time") from None
     else:
-        number = float(value)
-        while number > 10**11:
-            number /= 1000
-        moment = datetime.fromtimestamp(number, UTC) if number > 0 else datetime.min
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise BadRowError(f"{name}: {_shown(value)} is not a time") from None
+        for _ in range(2):
+            if number > 10**11:
+                number /= 1000
         if not 946684800 <= number <= 4102444800:
             raise BadRowError(f"{name}: {_shown(value)} is not a time of this century")
         return number
@@ -204,13 +209,16 @@ _NUMBER = re.compile(r"^\s*\d+(?:\.\d+)?\s*$")
 
 
 def key_of(value: Any, options: Options) -> str | None:
-    """The name of a key; a credential in its place becomes its hash."""
-    name = text(value)
-    if name is None or not _CREDENTIAL.match(name):
-        return name
-    secret = name.removeprefix("Bearer ").strip()
-    if options.key_name is not None:
-        return options.key_name(secret)
+    """The name of a key; a credential in its place gets the name that live calls carry."""
+    if options.key_name is not None and isinstance(value, str):
+        candidate = value.strip()
+        if _CREDENTIAL.match(candidate):
+            return options.key_name(candidate.removeprefix("Bearer ").strip())
+    return text(value)
+
+
+def _hashed(credential: str) -> str:
+    secret = credential.removeprefix("Bearer ").strip()
     return "key_" + hashlib.blake2b(secret.encode(), digest_size=6).hexdigest()
 
 

@@ -133,7 +133,7 @@ def _line_object(line: bytes) -> dict[str, Any] | None:
 def is_page(value: Mapping[str, Any]) -> bool:
     """Whether an object is one page of an API's list, not a record."""
     return isinstance(value.get("data"), list) and (
-        "has_more" in value or value.get("object") == "page" or "meta" in value or len(value) <= 4
+        len(value) <= 4 or not {"has_more", "meta", "total", "next_page"}.isdisjoint(value)
     )
 
 

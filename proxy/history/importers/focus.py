@@ -27,6 +27,7 @@ from proxy.history.rows import (
     seconds_since_epoch,
     tags_of,
     text,
+    whole,
 )
 
 _UNIT = re.compile(r"^\s*(\d+(?:\.\d+)?)?\s*([KMB]?)\s*(?:input |output )?tokens?\s*$", re.I)
@@ -103,7 +104,7 @@ def _tokens(quantity: Any, unit: str | None) -> int | None:
     except InvalidOperation:
         raise BadRowError(f"ConsumedQuantity: {quantity!r} is not a number") from None
     count = amount * Decimal(matched[1] or "1") * _SCALE[matched[2].upper()]
-    return round(count) if count >= 0 else None
+    return whole(round(count), "ConsumedQuantity") if count.is_finite() and count >= 0 else None
 
 
 def _provider(service: str, described: str) -> str | None:

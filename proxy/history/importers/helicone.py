@@ -18,6 +18,7 @@ from proxy.history.rows import (
     BadRowError,
     Options,
     Row,
+    key_of,
     nano_usd,
     object_of,
     provider_of,
@@ -64,7 +65,7 @@ def _convert(data: Mapping[str, Any], options: Options) -> Iterable[Row]:
     yield Observation(
         ts=asked + (delay or 0) / 1000,
         id="helicone_" + str(required(text(data.get("request_id")), "request_id")),
-        key=text(data.get("api_key_name")),
+        key=key_of(data.get("api_key_name"), options),
         agent=lowered.get("agent"),
         project=lowered.get("project"),
         user=text(data.get("request_user_id")) or text(data.get("user_id")),

@@ -70,7 +70,8 @@ def _convert(data: Mapping[str, Any], options: Options) -> Iterable[Row]:
     yield Observation(
         ts=end,
         id="litellm_" + str(required(text(data.get("request_id")), "request_id")),
-        key=text(metadata.get("user_api_key_alias")) or _key(data.get("api_key"), options),
+        key=key_of(metadata.get("user_api_key_alias"), options)
+        or _key(data.get("api_key"), options),
         agent=text(data.get("agent_id")) or text(metadata.get("agent_id")),
         project=text(metadata.get("user_api_key_team_alias")) or text(data.get("team_id")),
         user=text(data.get("end_user")) or text(data.get("user")),
