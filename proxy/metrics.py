@@ -6,7 +6,8 @@ and the exposition made of every part's readings when someone scrapes
 credential, or let a client's choice of names grow the exposition without bound.
 
 A *reading* is ``(metric name, label values, value)``; parts give theirs as a
-callable, asked once per scrape on the event loop. Rendering happens off it.
+callable, asked once per scrape on the event loop. What it returns is consumed
+off the loop, so a generator must run over copies.
 """
 
 from __future__ import annotations
@@ -134,8 +135,11 @@ class RuntimeMetrics:
             now = time.monotonic()
             self.stalled(max(0.0, now - due), now)
 
-    def readings(self) -> Iterator[Reading]:
+    def readings(self) -> list[Reading]:
         """All of it, for a scrape."""
+        return list(self._read())
+
+    def _read(self) -> Iterator[Reading]:
         for name, value in (
             ("tokenweir_requests_in_flight", self.inflight),
             ("tokenweir_streams_in_flight", self.streams),
@@ -156,11 +160,11 @@ class RuntimeMetrics:
             ("tokenweir_admin_auth_failures_total", self.auth_failures),
             ("tokenweir_tls_certificate_expiry_timestamp_seconds", self.certificate_ends),
         ):
-            for word, count in list(counts.items()):
+            for word, count in counts.items():
                 yield Reading(metric, (word,), count)
-        for labels, count in list(self.verdicts.items()):
+        for labels, count in self.verdicts.items():
             yield Reading("tokenweir_verdicts_total", labels, count)
-        for limit, remaining in list(self._ratelimits.items()):
+        for limit, remaining in self._ratelimits.items():
             yield Reading("tokenweir_upstream_ratelimit_remaining", limit, remaining)
 
 
@@ -302,19 +306,25 @@ class Exposition:
         self._bounds = {name: _Bound(metric) for name, metric in CATALOGUE.items()}
         self.failures = 0
 
-    def snapshot(self) -> dict[str, list[Reading]]:
-        """Every provider's readings by metric; to be called on the event loop."""
-        found: dict[str, list[Reading]] = {}
+    def snapshot(self) -> list[Iterable[Reading]]:
+        """Ask every provider; to be called on the event loop."""
+        found = []
         for provider in self._providers:
             try:
-                for reading in provider():
-                    found.setdefault(reading.name, []).append(reading)
+                found.append(provider())
             except Exception:
                 self.failures += 1
         return found
 
-    def render(self, readings: dict[str, list[Reading]]) -> str:
+    def render(self, snapshot: Sequence[Iterable[Reading]]) -> str:
         """The text of the readings. Slow for many label sets: call it off the loop."""
+        readings: dict[str, list[Reading]] = {}
+        for part in snapshot:
+            try:
+                for reading in part:
+                    readings.setdefault(reading.name, []).append(reading)
+            except Exception:
+                self.failures += 1
         values: dict[str, dict[tuple[str, ...], float | Distribution]] = {}
         dropped: dict[tuple[str, ...], float | Distribution] = {}
         for name, found in readings.items():

@@ -45,8 +45,11 @@ class Metric:
 
 
 _ALL: Final = (
-    Metric("tokenweir_requests_total", "counter", "Calls finished, whatever their end.",
+    Metric("tokenweir_requests_total", "counter",
+           "Calls that went to a provider and finished, whatever their end.",
            USAGE_LABELS, max_series=400),
+    Metric("tokenweir_refused_requests_total", "counter",
+           "Calls that enforcement answered instead of a provider."),
     Metric("tokenweir_errors_total", "counter",
            "Calls that ended in an error of the provider or the connection.",
            USAGE_LABELS, max_series=400),
