@@ -1,0 +1,259 @@
+"""What a model costs: resolved prices as integers.
+
+Owns: reading genai-prices' bundled catalogue, and the arithmetic on what was read.
+Must never: reach the network, use floating point for money, or give a model away
+because it is unknown.
+
+A rate is femto-USD (10⁻¹⁵) per token, so that a catalogue price of $0.0375 per
+million tokens is the integer 37,500,000. A cost is nano-USD, rounded up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
+
+from detection.types import Usage
+
+_FEMTO_PER_NANO = 1_000_000
+_MTOK = Decimal(1_000_000_000)
+_KCOUNT = Decimal(1_000_000_000_000)
+_HOUR = Decimal(1_000_000_000_000_000) / 3600
+
+#: Our vendor -> the catalogue's, where the two differ.
+_VENDORS = {
+    "gemini": "google",
+    "vertex": "google",
+    "bedrock": "aws",
+    "bedrock_agents": "aws",
+    "azure_openai": "azure",
+    "azure_ai": "azure",
+    "xai": "x-ai",
+    "moonshot": "moonshotai",
+    "voyage": "voyageai",
+    "copilot": "github-copilot",
+    "chatgpt": "openai",
+}
+_HUGGING_FACE = re.compile(r"^https://router\.huggingface\.co/([a-z0-9-]+)")
+
+
+class Rates(NamedTuple):
+    """Femto-USD per token, per search, per second and per call."""
+
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+    cache_write_1h: int
+    audio_input: int
+    audio_output: int
+    image_input: int
+    image_output: int
+    reasoning: int
+    web_search: int = 0
+    audio_second: int = 0
+    request: int = 0
+
+    @property
+    def dearness(self) -> int:
+        """For comparing models."""
+        return self.input + 3 * self.output
+
+
+class Tariff(NamedTuple):
+    """The rates of one model; ``steps`` are (more input tokens than, rates), rising."""
+
+    base: Rates
+    steps: tuple[tuple[int, Rates], ...] = ()
+
+    def cost_nano_usd(self, usage: Usage) -> int:
+        """The cost of one call, rounded up."""
+        given = usage.input_tokens or 0
+        rates = self.base
+        for threshold, dearer in self.steps:
+            if given > threshold:
+                rates = dearer
+        left = given
+        read = min(usage.cached_input_tokens or 0, left)
+        left -= read
+        written = min(usage.cache_write_tokens or 0, left)
+        left -= written
+        hour = min(usage.cache_write_1h_tokens or 0, written)
+        audio = min(usage.audio_input_tokens or 0, left)
+        left -= audio
+        image = min(usage.image_input_tokens or 0, left)
+        left -= image
+        made = usage.output_tokens or 0
+        spoken = min(usage.audio_output_tokens or 0, made)
+        made -= spoken
+        drawn = min(usage.image_output_tokens or 0, made)
+        made -= drawn
+        thought = min(usage.reasoning_tokens or 0, made)
+        made -= thought
+        total = (
+            left * rates.input
+            + read * rates.cache_read
+            + (written - hour) * rates.cache_write
+            + hour * rates.cache_write_1h
+            + audio * rates.audio_input
+            + image * rates.image_input
+            + made * rates.output
+            + spoken * rates.audio_output
+            + drawn * rates.image_output
+            + thought * rates.reasoning
+            + (usage.web_searches or 0) * rates.web_search
+            + rates.request
+        )
+        if rates.audio_second:
+            seconds = usage.extra.get("seconds")
+            if isinstance(seconds, int | float) and seconds > 0:
+                total += int(Decimal(str(seconds)) * rates.audio_second)
+        return -(-total // _FEMTO_PER_NANO)
+
+
+def rates_from(prices: Mapping[str, Any]) -> Rates:
+    """Rates from USD per million tokens, by the catalogue's names.
+
+    What has no price of its own costs what the wider unit costs: cached tokens as
+    fresh ones, an hour's cache write as five minutes', audio as text.
+    """
+
+    def rate(name: str, scale: Decimal, default: int) -> int:
+        value = prices.get(name)
+        return default if value is None else int((Decimal(value) * scale).to_integral_value())
+
+    given = rate("input_mtok", _MTOK, 0)
+    made = rate("output_mtok", _MTOK, 0)
+    written = rate("cache_write_5m_mtok", _MTOK, rate("cache_write_mtok", _MTOK, given))
+    second = rate("input_audio_hours", _HOUR, rate("audio_hours", _HOUR, 0))
+    return Rates(
+        input=given,
+        output=made,
+        cache_read=rate("cache_read_mtok", _MTOK, given),
+        cache_write=written,
+        cache_write_1h=rate("cache_write_1h_mtok", _MTOK, written),
+        audio_input=rate("input_audio_mtok", _MTOK, given),
+        audio_output=rate("output_audio_mtok", _MTOK, made),
+        image_input=rate("input_image_mtok", _MTOK, given),
+        image_output=rate("output_image_mtok", _MTOK, made),
+        reasoning=rate("output_reasoning_mtok", _MTOK, made),
+        web_search=rate("web_searches_kcount", _KCOUNT, 0),
+        audio_second=second,
+        request=rate("requests_kcount", _KCOUNT, 0),
+    )
+
+
+def tariff_of(model: ModelInfo, at: datetime, context: Mapping[str, str]) -> Tariff:
+    """A catalogue model's tariff at a point in time, for one service tier."""
+    return _tariff(model.get_prices(at, context or None))
+
+
+def _tariff(price: ModelPrice) -> Tariff:
+    stored = {k: v for k, v in vars(price).items() if v is not None and not k.startswith("_")}
+    starts = sorted(
+        {tier.start for v in stored.values() if isinstance(v, TieredPrices) for tier in v.tiers}
+    )
+
+    def at(tokens: int) -> Rates:
+        flat: dict[str, Any] = {}
+        for name, value in stored.items():
+            if isinstance(value, TieredPrices):
+                chosen = value.base
+                for tier in value.tiers:
+                    if tokens > tier.start:
+                        chosen = tier.price
+                flat[name] = chosen
+            else:
+                flat[name] = value
+        return rates_from(flat)
+
+    return Tariff(at(0), tuple((start, at(start + 1)) for start in starts))
+
+
+def catalogue_provider(vendor: str, upstream_url: str) -> Provider | None:
+    """The catalogue's entry for who bills: by the vendor of the host, else by its URL pattern.
+
+    The catalogue's patterns are open at the end, so a match must stop where a host
+    stops: ``api.anthropic.com.evil.test`` is not Anthropic.
+    """
+    return _catalogue_provider(vendor, upstream_url)
+
+
+@lru_cache(maxsize=512)
+def _catalogue_provider(vendor: str, url: str) -> Provider | None:
+    providers = {p.id: p for p in get_snapshot().providers}
+    if vendor == "huggingface" and (found := _HUGGING_FACE.match(url)):
+        return providers.get(f"huggingface_{found[1]}")
+    known = providers.get(_VENDORS.get(vendor, vendor))
+    if known is not None:
+        return known
+    for provider in providers.values():
+        match = re.match(provider.api_pattern, url)
+        if match and (match.end() == len(url) or url[match.end() - 1] == "/"):
+            return provider
+        if match and url[match.end()] in "/:?":
+            return provider
+    return None
+
+
+def find_model(provider: Provider, name: str) -> ModelInfo | None:
+    """A model of a provider, by any of the names it goes by."""
+    providers = get_snapshot().providers
+    for candidate in _spellings(name):
+        found = provider.find_model(candidate, all_providers=providers)
+        if found is not None:
+            return found
+    return None
+
+
+def _spellings(name: str) -> Iterable[str]:
+    yield name
+    if "/" in name:
+        yield name.rpartition("/")[2]
+    if "@" in name:
+        yield name.replace("@", "-")
+        yield name.partition("@")[0]
+    if name.startswith("models/"):
+        yield name[7:]
+
+
+def vendor_by_model(name: str) -> tuple[Provider, ModelInfo] | None:
+    """The maker of a model, for hosts that the catalogue does not know."""
+    snapshot = get_snapshot()
+    prefix, slash, rest = name.partition("/")
+    candidates = [p for p in snapshot.providers if slash and p.id == _VENDORS.get(prefix, prefix)]
+    candidates += [p for p in snapshot.providers if p.model_match is not None]
+    for provider in candidates:
+        for candidate in (rest, name) if slash else (name,):
+            matcher = provider.model_match
+            if not slash and matcher is not None and not matcher.is_match(candidate.lower()):
+                continue
+            model = provider.find_model(candidate)
+            if model is not None:
+                return provider, model
+    return None
+
+
+def dearest_of_family(
+    provider: Provider, name: str, at: datetime, context: Mapping[str, str]
+) -> Tariff | None:
+    """The dearest model whose name begins like this one's, as long a beginning as any has."""
+    name = name.removeprefix("ft:")
+    words = re.split(r"[-.:@/ ]", name.lower().rpartition("/")[2])
+    models = [(re.split(r"[-.:@/ ]", m.id.lower().rpartition("/")[2]), m) for m in provider.models]
+    for length in range(len(words), 0, -1):
+        if not any(w.isalpha() for w in words[:length]):
+            break
+        family = [m for other, m in models if other[:length] == words[:length]]
+        if family:
+            tariffs = [tariff_of(m, at, context) for m in family]
+            best = max(tariffs, key=lambda t: t.base.dearness)
+            return best if best.base.dearness > 0 else None
+    return None
