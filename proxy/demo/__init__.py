@@ -1,0 +1,1 @@
+"""The demonstration: a local provider, healthy agents, and one that runs away."""

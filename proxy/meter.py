@@ -1,0 +1,174 @@
+"""From a finished call to its observation: counted, priced, judged.
+
+Owns: how a call becomes an :class:`Observation`, and the order settle, record,
+judge. Must never: raise into the request path, await, or make up a number that
+the provider did not say without marking it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from detection.types import Observation, Usage
+from proxy.http.ports import Decision, Finished
+from proxy.metrics import RuntimeMetrics
+from proxy.pricing import Pricer
+from proxy.providers import estimate_usage, rate_limits
+
+_log = structlog.get_logger("tokenweir.meter")
+_REFUSED = frozenset(("throttle", "block", "unavailable", "forbidden"))
+
+
+class Settles(Protocol):
+    """The gate, as the meter sees it."""
+
+    def settle(self, decision: Decision, observation: Observation) -> None: ...
+
+
+class Records(Protocol):
+    """The ledger, as the meter sees it."""
+
+    def record(self, observation: Observation) -> None: ...
+
+
+class Judges(Protocol):
+    """Detection and policy, as the meter sees them."""
+
+    def observe(self, observation: Observation) -> None: ...
+
+
+class Meter:
+    """Takes every finished call."""
+
+    def __init__(
+        self,
+        *,
+        pricer: Pricer,
+        gate: Settles,
+        ledger: Records,
+        judge: Judges,
+        runtime: RuntimeMetrics,
+        now: Callable[[], float],
+        contributors: Callable[[Observation], None],
+        listeners: tuple[Callable[[Observation], None], ...] = (),
+    ) -> None:
+        self._pricer = pricer
+        self._gate = gate
+        self._ledger = ledger
+        self._judge = judge
+        self._runtime = runtime
+        self._now = now
+        self._contributors = contributors
+        self._listeners = listeners
+
+    def finish(self, call: Finished) -> int | None:
+        """Record one call; its cost in nano-USD where known."""
+        try:
+            observation = self.observation(call)
+        except Exception:
+            _log.exception("meter_failed", request_id=call.ctx.id)
+            self._runtime.detector_failures["meter"] += 1
+            return None
+        decision = call.decision
+        if decision is not None:
+            self._runtime.decisions[decision.kind] += 1
+            self._guarded("gate", self._gate.settle, decision, observation)
+        self._guarded("ledger", self._ledger.record, observation)
+        if call.usage is not None or call.status >= 500:
+            # What was refused here never reached a provider: it is counted, not judged.
+            self._guarded("contributors", self._contributors, observation)
+            self._guarded("engine", self._judge.observe, observation)
+        for listener in self._listeners:
+            self._guarded("listener", listener, observation)
+        if call.answer_headers and call.ctx.key is not None:
+            self._note_rate_limits(call)
+        return observation.cost_nano_usd
+
+    def observation(self, call: Finished) -> Observation:
+        """The observation of a call."""
+        ctx, now = call.ctx, self._now()
+        usage = call.usage
+        cost: int | None = None
+        if usage is not None and ctx.metered and _billable(call, usage):
+            if usage.input_tokens is None and usage.output_tokens is None:
+                usage = estimate_usage(ctx.facts, usage)
+            price = self._pricer.price(
+                ctx.provider,
+                usage.model_served or call.model_sent or ctx.model,
+                usage,
+                upstream_url=call.base_url,
+                at=now,
+                project=ctx.project,
+            )
+            cost = price.cost_nano_usd
+            if price.unpriced:
+                self._runtime.unpriced[ctx.provider] += 1
+        usage = usage or Usage()
+        error = usage.error
+        error_type = call.outcome or (error.type or error.code if error is not None else None)
+        if not error_type and call.status >= 400 and call.usage is not None:
+            error_type = f"http_{call.status}"
+        return Observation(
+            ts=now,
+            id=ctx.id,
+            key=ctx.key,
+            agent=ctx.agent,
+            project=ctx.project,
+            user=ctx.user,
+            session=ctx.session,
+            tags=ctx.tags,
+            provider=ctx.provider,
+            upstream=ctx.upstream,
+            endpoint=ctx.endpoint,
+            model=ctx.model,
+            model_served=usage.model_served,
+            status=call.status,
+            error_type=error_type or None,
+            input_tokens=usage.input_tokens,
+            cached_input_tokens=usage.cached_input_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost_nano_usd=cost,
+            usage_source=usage.source,
+            finish_reasons=usage.finish_reasons,
+            fingerprint=ctx.facts.fingerprint,
+            fingerprint_kind=ctx.facts.fingerprint_kind,
+            client=ctx.client,
+            stream=ctx.stream,
+            ttft_seconds=call.ttft_seconds,
+            latency_seconds=call.latency_seconds,
+            action=_action(call),
+        )
+
+    def _note_rate_limits(self, call: Finished) -> None:
+        for limit in rate_limits(call.ctx.provider, call.answer_headers, self._now()):
+            if limit.remaining is not None:
+                self._runtime.ratelimit_remaining(
+                    call.ctx.provider, call.ctx.key or "", limit.kind, limit.remaining
+                )
+
+    def _guarded(self, part: str, function: Callable[..., object], *values: object) -> None:
+        """A part of ours that fails must not fail the call."""
+        try:
+            function(*values)
+        except Exception:
+            self._runtime.detector_failures[part] += 1
+            _log.exception("part_failed", part=part)
+
+
+def _billable(call: Finished, usage: Usage) -> bool:
+    """Did the provider do work? Not for an error that it answered at once."""
+    return call.status < 400 or usage.input_tokens is not None or call.outcome != ""
+
+
+def _action(call: Finished) -> str:
+    if call.outcome == "cut":
+        return "cut"
+    if call.decision is None:
+        return "allow"
+    would = getattr(call.decision, "would", None)
+    return f"shadow_{would}" if would else call.decision.kind
