@@ -93,10 +93,9 @@ class Split:
 
     @property
     def kind(self) -> str:
-        """The factor that moved most in the direction of the change."""
-        sign = -1 if self.change < 0 else 1
+        """The factor that raised the cost most: incidents are about rises."""
         parts = self.parts()
-        return max(FACTORS, key=lambda name: sign * parts[name])
+        return max(FACTORS, key=lambda name: parts[name])
 
 
 def aggregate(cells: Iterable[Cell], scale: float = 1.0) -> dict[Combination, Sums]:

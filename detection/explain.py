@@ -43,6 +43,7 @@ class Contributor:
     current: float
     share: float | None
     fit: float
+    rises: bool = True
     same: tuple[str, ...] = ()
 
     @property
@@ -293,7 +294,7 @@ def _rank(before: Leaves, after: Leaves, metric: str, split: Split) -> dict[str,
     for member, group in groups.items():
         twins[frozenset(who for who, _, _ in group.leaves)].append(member)
     for (name, value), group in groups.items():
-        slope = group.effect / group.size if group.size > 0 else 0.0
+        slope = _common_slope(group.leaves)
         gain = sum((abs(e) - abs(e - slope * m)) / sqrt(m) for _, e, m in group.leaves if m > 0)
         same = twins[frozenset(who for who, _, _ in group.leaves)]
         ranked[name].append(
@@ -304,6 +305,7 @@ def _rank(before: Leaves, after: Leaves, metric: str, split: Split) -> dict[str,
                 current=group.current,
                 share=(group.current - group.baseline) / change if change else None,
                 fit=gain / unexplained if unexplained > 0 else 0.0,
+                rises=group.effect > 0,
                 same=tuple(f"{n}:{v}" for n, v in same if n and (n, v) != (name, value)),
             )
         )
@@ -312,8 +314,20 @@ def _rank(before: Leaves, after: Leaves, metric: str, split: Split) -> dict[str,
     return ranked
 
 
+def _common_slope(leaves: Sequence[tuple[Combination, float, float]]) -> float:
+    """The change per size that leaves share: their weighted median, which one burst can't bend."""
+    slopes = sorted((effect / size, sqrt(size)) for _, effect, size in leaves if size > 0)
+    half = sum(weight for _, weight in slopes) / 2
+    for slope, weight in slopes:
+        half -= weight
+        if half <= 0:
+            return slope
+    return 0.0
+
+
 def _top(contributors: Mapping[str, Sequence[Contributor]], series: Series) -> Contributor:
-    every = [one for many in contributors.values() for one in many]
+    found = [one for many in contributors.values() for one in many]
+    every = [one for one in found if one.rises] or found
     best = max(one.fit for one in every)
     order = {name: place for place, name in enumerate(DIMENSIONS)}
 

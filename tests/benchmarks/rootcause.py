@@ -5,9 +5,8 @@
 Normal traffic is replayed from real clients (counts exact per ten minutes,
 arrivals by the fitted law, token sizes by the measured distribution); each
 client is a key, keys are grouped into agents, projects, endpoints, models.
-Into each an incident with a known cause is injected, large enough to raise the
-whole proxy's spend by half, and by twice what real traffic moved by itself in
-those minutes (else that would be the greater cause). The recorder sees every call, and the explanation
+Into each an incident with a known cause is injected (:func:`is_known` says what
+"known" means). The recorder sees every call, and the explanation
 is asked for over *all* traffic a few minutes later, with no hint at all.
 
 ``onset`` is the first call that the cause touched. A cause is right where the
@@ -260,16 +259,38 @@ def incidents(clients: list[Client], wanted: int, seed: int) -> Iterator[tuple[l
             continue
         changed, truth = found
         now = truth.onset + rng.uniform(120, 600)
-        with_it = sum(c.cost for c in changed if truth.onset <= c.ts < now)
-        without = sum(c.cost for c in calls if truth.onset <= c.ts < now)
-        touched = sum(c.ts >= truth.onset and c.ts < now for c in changed)
-        usual = sum(c.cost for c in calls if truth.onset - 3_600 <= c.ts < truth.onset)
-        natural = abs(without - usual * (now - truth.onset) / 3_600)
-        raised = with_it - without
-        if touched < 20 or raised < MIN_RAISE * max(without, 1) or raised < 2 * natural:
+        if not is_known(calls, changed, truth, now):
             continue
         made += 1
         yield changed, truth, now
+
+
+def is_known(calls: list[Call], changed: list[Call], truth: Truth, now: float) -> bool:
+    """Whether what was injected is beyond doubt the greatest change, and no smaller thing's.
+
+    It raises the whole spend by half, and by twice what any real key moved by
+    itself against its last hour. No single key pays 80 % of it, unless a key is
+    the cause: else that key would be as true an answer.
+    """
+    share = (now - truth.onset) / 3_600
+    usual = spend_by_key(calls, truth.onset - 3_600, truth.onset)
+    without = spend_by_key(calls, truth.onset, now)
+    with_it = spend_by_key(changed, truth.onset, now)
+    raised = {key: with_it[key] - without[key] for key in with_it}
+    total = sum(raised.values())
+    natural = max(abs(without[key] - usual[key] * share) for key in usual | without)
+    alone = truth.dimension == "key" or max(raised.values()) < 0.8 * total
+    touched = sum(truth.onset <= call.ts < now for call in changed)
+    return touched >= 20 and total >= MIN_RAISE * without.total() and total >= 2 * natural and alone
+
+
+def spend_by_key(calls: list[Call], since: float, until: float) -> Counter[str]:
+    """Nano-USD of each key between two times."""
+    spent: Counter[str] = Counter()
+    for call in calls:
+        if since <= call.ts < until:
+            spent[call.key] += call.cost
+    return spent
 
 
 def main() -> int:
