@@ -1,0 +1,259 @@
+"""The façade of detection: observations in, verdicts out.
+
+Owns: the sweep, what replicas share, what pages show, and dumps. Must never:
+await, read a clock, or raise into traffic.
+
+The same observations and sweeps give the same verdicts, live and offline.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from detection.detectors.base import Occasion
+from detection.lane import Lane, more
+from detection.repeats import Repeat
+from detection.state import SeriesState, View
+from detection.types import FleetBucket, Score, Series, Signal, Tier, Verdict
+
+DUMP_VERSION = 1
+#: Counts below this are not worth sharing.
+SHARED_LEAST = 3
+SHARED_MOST = 32
+FLEET_BUCKETS = 384
+
+
+class RepeatShare(NamedTuple):
+    """One fingerprint that comes again: whose, which, of what kind, how often in the window."""
+
+    series: Series
+    fingerprint: str
+    kind: str
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesView:
+    """What a page shows of a series.
+
+    ``state`` is ``learning`` (too little known, nothing statistical acts),
+    ``tightening`` or ``known``. ``usual_calls_half_hour`` is the mean at this time of
+    day, ``None`` where unknown; ``records`` the greatest windows (calls, nano-USD);
+    ``alarms`` the tier of each signal under way; ``untrusted`` signals that cried wolf.
+    """
+
+    series: Series
+    state: str
+    age_days: float
+    calls_60: int
+    calls_300: int
+    calls_3600: int
+    cost_300_nano_usd: int
+    cost_3600_nano_usd: int
+    usual_calls_half_hour: float | None
+    records: Mapping[str, int]
+    errors: int
+    alarms: Mapping[str, str]
+    untrusted: Mapping[str, float]
+    off: tuple[str, ...]
+
+
+class Engine(Lane):
+    """All detection of one replica."""
+
+    def submit(self, series: Series, score: Score, now: float) -> list[Verdict]:
+        """Take evidence from elsewhere, such as a budget's burn rate."""
+        self.now = max(self.now, now)
+        bucket = int(now) // 10
+        return self._combiner.add(View(now, bucket, self._registry.state(series, bucket)), score)
+
+    def sweep(self, now: float) -> list[Verdict]:
+        """Once a minute: end what is over, and judge drift, peers and finish reasons."""
+        self.now = max(self.now, now)
+        bucket = int(now) // 10
+        told = self._book_all()
+        peers: dict[str, list[SeriesState]] = {}
+        registry = self._registry
+        for state in registry.states.values():
+            if state.profile is not None:
+                peers.setdefault(state.series.dimension, []).append(state)
+        for state in list(registry.states.values()):
+            if state.evidence:
+                told = more(told, self._combiner.expire(state, now))
+            profile = state.profile
+            if profile is None:
+                continue
+            if profile.due(bucket):
+                told = more(told, self._count(state, None, bucket))
+            view = View(now, bucket, state, registry.owners.get(state.series))
+            view.peers = peers[state.series.dimension]
+            told = more(told, self._ask(Occasion.SWEEP, None, view))
+        return told or []
+
+    def merge_fleet(
+        self, series: Series, buckets: Sequence[FleetBucket], now: float
+    ) -> list[Verdict]:
+        """Overlay what other replicas counted, absolute per 10 s bucket; may be sent again."""
+        self.now = max(self.now, now)
+        bucket = int(now) // 10
+        state = self._registry.state(series, bucket)
+        fleet = state.fleet
+        if fleet is None:
+            fleet = state.fleet = {}
+        window = state.window
+        window.advance(bucket)
+        for row in buckets:
+            if row.bucket <= bucket - FLEET_BUCKETS or row.bucket > bucket:
+                continue
+            old = fleet.get(row.bucket)
+            calls = row.requests - (old.requests if old else 0)
+            cost = row.cost_nano_usd - (old.cost_nano_usd if old else 0)
+            window.add(row.bucket, calls, cost)
+            state.errors += row.errors - (old.errors if old else 0)
+            if state.tokens is not None:
+                state.tokens.advance(bucket)
+                state.tokens.add(row.bucket, row.tokens - (old.tokens if old else 0), 0)
+            fleet[row.bucket] = row
+        for old_bucket in [b for b in fleet if b <= bucket - FLEET_BUCKETS]:
+            del fleet[old_bucket]
+        if (
+            window.calls >= state.alarm_calls
+            or window.cost >= state.alarm_cost
+            or bucket >= state.alarm_bucket
+        ):
+            return self._count(state, None, bucket) or []
+        return []
+
+    def repeats_to_share(self, now: float) -> list[RepeatShare]:
+        """The fingerprints that this replica saw come again, greatest count first.
+
+        Enough to send to the others every few seconds, so that a loop spread over
+        replicas is found: each adds what the others counted in about the same window.
+        """
+        found = []
+        for owner in self._registry.owners.values():
+            table = owner.repeats
+            for count, fingerprint, entry in table.busiest(now, 4):
+                if count >= SHARED_LEAST:
+                    found.append(
+                        RepeatShare(owner.state.series, fingerprint, entry.kind, int(count))
+                    )
+        found.sort(key=lambda r: (-r.calls, r.series, r.fingerprint))
+        return found[:SHARED_MOST]
+
+    def merge_repeats(
+        self, replica: str, repeats: Sequence[RepeatShare], now: float
+    ) -> list[Verdict]:
+        """Take another replica's repeats; they hold for half a window."""
+        self.now = max(self.now, now)
+        bucket = int(now) // 10
+        told: list[Verdict] | None = None
+        for share in repeats:
+            owner = self._registry.owners.get(share.series)
+            if owner is None:
+                continue
+            table = owner.repeats
+            table.others.setdefault(share.fingerprint, {})[replica] = (share.calls, now)
+            entry = table.entries.get(share.fingerprint)
+            if isinstance(entry, Repeat):
+                entry.turn(int(now / table.half))
+                view = View(now, bucket, owner.state, owner)
+                view.repeat, view.fingerprint = entry, share.fingerprint
+                told = more(told, self._ask(Occasion.REPEAT, None, view))
+            for old in [f for f, r in table.others.items() if _stale(r, now, table.half)]:
+                del table.others[old]
+        return told or []
+
+    def dismiss(self, signal: Signal, series: Series, now: float) -> None:
+        """A person called an alarm false: hold the signal at info on that series for a while."""
+        state = self._registry.states.get(series)
+        if state is not None:
+            self._combiner.cried_wolf(state, signal, now)
+
+    def finish_learning(self, series: Series | None = None) -> None:
+        """Take what was seen as an imported history: statistical rules act from now on."""
+        for state in self._registry.states.values():
+            if state.profile is not None and series in (None, state.series):
+                state.profile.learned = True
+
+    def view(self, series: Series, now: float) -> SeriesView | None:
+        """What is known of a series; ``None`` where it was never seen."""
+        state = self._registry.states.get(series)
+        if state is None:
+            return None
+        window, profile = state.window, state.profile
+        bucket = max(int(now) // 10, window.bucket)
+        window.advance(bucket)
+        usual = profile.usual(bucket) if profile is not None else None
+        return SeriesView(
+            series,
+            self._stage(state, bucket),
+            profile.age_days(bucket) if profile is not None else 0.0,
+            window.calls_in(6),
+            window.calls_in(30),
+            window.calls_in(360),
+            window.cost_in(30),
+            window.cost_in(360),
+            usual[0] if usual is not None else None,
+            profile.record_names() if profile is not None else {},
+            state.errors,
+            {str(s): e.told.label for s, e in state.evidence.items() if e.told > Tier.NONE},
+            {str(s): until for s, until in state.wolf.items()},
+            tuple(sorted(state.off or ())),
+        )
+
+    def _stage(self, state: SeriesState, bucket: int) -> str:
+        profile, learning = state.profile, self.settings.learning
+        if profile is None or not profile.known(bucket) or state.learning(learning.days):
+            return "learning"
+        if profile.learned or profile.age_days(bucket) >= learning.tighten_days:
+            return "known"
+        return "tightening"
+
+    def health(self) -> dict[str, Any]:
+        """Faults by detector, series with a detector off, sizes, and bytes per series."""
+        registry = self._registry
+        states = list(registry.states.values())
+        return {
+            "faults": dict(self.faults),
+            "detectors_off": sum(len(s.off) for s in states if s.off),
+            "series": len(states),
+            "owners": len(registry.owners),
+            "combinations": len(registry.cells),
+            "dropped": registry.dropped,
+            "bytes_per_series": sum(map(_size, states[:64])) // max(1, len(states[:64])),
+        }
+
+    def dump(self) -> dict[str, Any]:
+        """All state as plain values, fit for JSON."""
+        self._book_all()
+        return {
+            "version": DUMP_VERSION,
+            "now": self.now,
+            "faults": dict(self.faults),
+            **self._registry.dump(),
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Undo :meth:`dump`. Raises ValueError for a dump of another version."""
+        if saved.get("version") != DUMP_VERSION:
+            raise ValueError(f"a dump of version {saved.get('version')} can't be read")
+        self.now = float(saved["now"])
+        self.faults = dict(saved["faults"])
+        self._registry.load(saved)
+
+
+def _stale(reports: Mapping[str, tuple[int, float]], now: float, half: float) -> bool:
+    return all(now - when > half for _, when in reports.values())
+
+
+def _size(state: SeriesState) -> int:
+    total = sys.getsizeof(state)
+    for part in (state.window, state.profile):
+        if part is not None:
+            total += sys.getsizeof(part)
+            total += sum(sys.getsizeof(getattr(part, name)) for name in part.__slots__)
+    return total
