@@ -167,6 +167,12 @@ class Engine(Lane):
                 del table.others[old]
         return told or []
 
+    def renewed(self, series: Series, signal: Signal) -> float | None:
+        """When a signal of a series was last seen; ``None`` where it is not under way."""
+        state = self._registry.states.get(series)
+        evidence = state.evidence.get(signal) if state is not None else None
+        return evidence.last if evidence is not None else None
+
     def dismiss(self, signal: Signal, series: Series, now: float) -> None:
         """A person called an alarm false: hold the signal at info on that series for a while."""
         state = self._registry.states.get(series)

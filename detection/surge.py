@@ -147,8 +147,18 @@ class SequentialJudge:
             window_seconds=stick.buckets * 10.0,
             since=view.now - stick.buckets * 10.0,
             ceiling=Tier.CRITICAL,
-            detail={"unit": "usd" if stick.paid else "calls", "baseline_is": "own_record"},
+            detail={
+                "unit": "usd" if stick.paid else "calls",
+                "baseline_is": "own_record",
+                "soft_cap_per_second": self._soft_cap(view, stick, observed, record),
+            },
         )
+
+    def _soft_cap(self, view: View, stick: Yardstick, observed: float, record: float) -> float:
+        """The calls a second that keep the window at three times its record."""
+        calls = view.state.window.calls_in(stick.buckets)
+        most = self.settings.volume.record_ratio * max(record, stick.floor / 3.0)
+        return round(calls * min(1.0, most / observed) / (stick.buckets * 10.0), 4)
 
     def _e_value(self, view: View, stick: Yardstick, record: float) -> float:
         buckets = min(stick.buckets, 30)

@@ -80,7 +80,14 @@ class Excess:
             e_value=2.718281828**score,
             since=gauge.since,
             ceiling=Tier.CRITICAL,
-            detail={"unit": unit, "bound": gauge.high, "calls": gauge.hits},
+            detail={
+                "unit": unit,
+                "bound": gauge.high,
+                "calls": gauge.hits,
+                "soft_cap_per_second": round(
+                    view.state.window.calls_in(30) / 300.0 / max(1.0, ratio), 4
+                ),
+            },
         )
 
 

@@ -80,7 +80,10 @@ class ErrorRate:
             window_seconds=lasting * 10.0,
             since=state.error_since,
             ceiling=Tier.CRITICAL if blameless else Tier.EMERGENCY,
-            detail={"errors": state.failures(view.bucket // 6)},
+            detail={
+                "errors": state.failures(view.bucket // 6),
+                "soft_cap_per_second": round(state.window.calls_in(6) / 120.0, 4),
+            },
         )
 
 
