@@ -1,0 +1,310 @@
+"""The ledger: every finished call journalled, summed, and counted fleet-wide.
+
+Owns: the path of a call's numbers from the request to the journal, to the
+totals of this process and, once a tick, to the store. Must never: wait on the
+request path, raise because of the disk or the store, or count a call twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from detection.types import FleetBucket, Observation, Series
+from proxy.clock import Clock
+from proxy.journal import Journal, JournalBusyError, JournalSettings
+from proxy.ledger_lane import Deltas, Lane, merge
+from proxy.ledger_totals import Totals, summed
+from proxy.store.counters import BatchReply, Counters
+from proxy.store.errors import StoreError
+from proxy.store.series import Counts, series_of
+
+BUCKET_SECONDS = 10
+FLEET_BUCKETS = 13
+CUT_CELLS = 64
+STEPS_A_TICK = 4
+KNOWN_IDENTITIES = 50_000
+
+log = structlog.get_logger(__name__)
+
+FleetCallback = Callable[[Series, Sequence[FleetBucket]], None]
+Identity = tuple[Any, ...]
+"""(10 s bucket, provider, model, key, agent, project, endpoint, user, *tags)."""
+
+
+def identity_of(o: Observation) -> Identity:
+    """Calls of one identity and bucket count in the same series."""
+    who = (
+        int(o.ts // BUCKET_SECONDS),
+        o.provider,
+        o.model,
+        o.key,
+        o.agent,
+        o.project,
+        o.endpoint,
+        o.user,
+    )
+    return (*who, *o.tags.items()) if o.tags else who
+
+
+class Ledger:
+    """Counts what one worker's calls used.
+
+    ``replicas`` tells how many replicas count into the same store; a lone one
+    needn't hear what others counted.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        counters: Counters,
+        clock: Clock,
+        *,
+        tick_seconds: float = 0.1,
+        max_label_sets: int = 2000,
+        replicas: Callable[[], int] = lambda: 2,
+    ) -> None:
+        self.journal = journal
+        self._counters = counters
+        self._clock = clock
+        self._tick_seconds = tick_seconds
+        self._replicas = replicas
+        self._totals = Totals(max_label_sets)
+        self._cells: dict[Identity, list[Observation]] = {}
+        self._series: dict[Identity, tuple[Series, ...]] = {}
+        self._own: dict[Series, dict[int, Counts]] = {}
+        self._callbacks: list[FleetCallback] = []
+        self._lanes = [
+            Lane(shard, journal, counters, self._fold, clock.monotonic)
+            for shard in range(counters.shards)
+        ]
+        self._task: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
+        self._settled_at = self._forgot_at = self._synced_at = clock.monotonic()
+        self.failures: dict[str, int] = {}
+
+    # ---- the request path ----
+
+    def record(self, observation: Observation) -> int:
+        """Journal one finished call and count it; gives its record number."""
+        number = self.journal.append(observation)
+        who = identity_of(observation)
+        calls = self._cells.get(who)
+        if calls is not None:
+            calls.append(observation)
+            return number
+        if len(self._cells) >= CUT_CELLS:
+            self._cut(number - 1)
+        self._cells[who] = [observation]
+        return number
+
+    def totals(self) -> Totals:
+        """Everything counted in this process since it started, up to this moment."""
+        self._cut(self.journal.last)
+        return self._totals
+
+    def on_fleet(self, callback: FleetCallback) -> None:
+        """Call back with what *other* replicas counted in recent 10 s buckets of a series."""
+        self._callbacks.append(callback)
+
+    # ---- the cut: calls become series ----
+
+    def _cut(self, to: int) -> None:
+        """Sum up what came since the last cut and hand it to the lanes."""
+        if not self._cells:
+            return
+        cells, self._cells = self._cells, {}
+        shards: list[Deltas] = [{} for _ in self._lanes]
+        for who, calls in cells.items():
+            counts = summed(calls)
+            self._totals.add(calls, counts)
+            for series in self._series_of(who, calls[0]):
+                merge(shards[self._counters.shard_of(series)], (series,), who[0], counts)
+        for lane, deltas in zip(self._lanes, shards, strict=True):
+            for (series, bucket), sums in deltas.items():
+                ring = self._own.setdefault(series, {})
+                known = ring.get(bucket)
+                found = Counts.of(sums)
+                ring[bucket] = found if known is None else known.plus(found)
+            lane.offer(deltas, to)
+
+    def _fold(self, calls: Iterable[Observation]) -> Deltas:
+        """The deltas of old records, for a lane that reads them again."""
+        cells: dict[Identity, list[Observation]] = {}
+        for o in calls:
+            cells.setdefault(identity_of(o), []).append(o)
+        deltas: Deltas = {}
+        for who, same in cells.items():
+            merge(deltas, self._series_of(who, same[0]), who[0], summed(same))
+        return deltas
+
+    def _series_of(self, who: Identity, sample: Observation) -> tuple[Series, ...]:
+        found = self._series.get(who[1:])
+        if found is None:
+            if len(self._series) >= KNOWN_IDENTITIES:
+                self._series.clear()
+            found = self._series[who[1:]] = series_of(sample)
+        return found
+
+    # ---- the tick ----
+
+    async def start(self) -> None:
+        """Begin ticking."""
+        self._task = asyncio.create_task(self._run(), name="ledger")
+
+    async def stop(self, timeout_seconds: float = 1.0) -> None:
+        """Stop ticking; send what is left within the time, the rest stays in the journal."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        await self.flush(timeout_seconds)
+        self.journal.close()
+
+    async def flush(self, timeout_seconds: float = 1.0) -> bool:
+        """Send until the store has everything or the time is over; whether it has."""
+        deadline = self._clock.monotonic() + timeout_seconds
+        while True:
+            await self.tick()
+            if self.settled or self._clock.monotonic() > deadline:
+                return self.settled
+            await asyncio.sleep(0.005)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the store confirmed every record up to the last cut."""
+        return all(lane.settled for lane in self._lanes)
+
+    async def _run(self) -> None:
+        while True:
+            started = self._clock.monotonic()
+            try:
+                await self.tick()
+            except Exception:
+                self._failed("internal")
+                log.exception("a tick of the ledger failed")
+            spent = self._clock.monotonic() - started
+            await asyncio.sleep(max(self._tick_seconds / 10, self._tick_seconds - spent))
+
+    async def tick(self) -> None:
+        """Cut, send to every shard what it lacks, and tell what others counted."""
+        async with self._sending:
+            self._cut(self.journal.last)
+            await asyncio.gather(*(self._advance(lane) for lane in self._lanes))
+        self.journal.acknowledge(min(lane.confirmed for lane in self._lanes))
+        now = self._clock.monotonic()
+        if self.settled:
+            self._settled_at = now
+        if now - self._forgot_at >= BUCKET_SECONDS:
+            self._forgot_at = now
+            self._forget_old()
+        every = self.journal.settings.sync_seconds
+        if every and now - self._synced_at >= every:
+            self._synced_at = now
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self.journal.sync)
+
+    async def _advance(self, lane: Lane) -> None:
+        fleet = FLEET_BUCKETS if self._callbacks and self._replicas() > 1 else 0
+        for _ in range(STEPS_A_TICK):
+            try:
+                reply = await lane.step(fleet)
+            except StoreError as error:
+                self._failed(type(error).__name__)
+                return
+            if reply is not None:
+                if reply.alarms:
+                    log.error("store keys of a wrong type were set aside", keys=reply.alarms)
+                self._tell(lane, reply)
+            if lane.settled:
+                return
+
+    def _failed(self, reason: str) -> None:
+        self.failures[reason] = self.failures.get(reason, 0) + 1
+
+    def _tell(self, lane: Lane, reply: BatchReply) -> None:
+        """Give each callback what others counted: the fleet's sums less our own.
+
+        Only when nothing of ours is on its way, or the difference would be off.
+        """
+        if not lane.settled:
+            return
+        for series, buckets in reply.fleet:
+            own = self._own.get(series, {})
+            others = [_less(bucket, fleet, own.get(bucket)) for bucket, fleet in buckets]
+            others = [bucket for bucket in others if any(bucket[1:])]
+            if others:
+                for callback in self._callbacks:
+                    callback(series, others)
+
+    def _forget_old(self) -> None:
+        """Drop own buckets that no fleet reply can name any more."""
+        oldest = int(self._clock() // BUCKET_SECONDS) - FLEET_BUCKETS - 1
+        for series, ring in list(self._own.items()):
+            for bucket in [b for b in ring if b < oldest]:
+                del ring[bucket]
+            if not ring:
+                del self._own[series]
+
+    # ---- facts ----
+
+    @property
+    def pending_records(self) -> int:
+        """Records journalled and not yet confirmed by the store."""
+        return self.journal.last - min(lane.confirmed for lane in self._lanes)
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long ago the store last had everything; 0 while it has."""
+        return 0.0 if self.settled else self._clock.monotonic() - self._settled_at
+
+    def health(self) -> dict[str, Any]:
+        """Facts for the health page."""
+        return {
+            "settled": self.settled,
+            "pending_records": self.pending_records,
+            "lag_seconds": round(self.lag_seconds, 3),
+            "duplicates_ignored": sum(lane.duplicates for lane in self._lanes),
+            "rewinds": sum(lane.rewinds for lane in self._lanes),
+            "wrong_type_keys": sum(lane.alarms for lane in self._lanes),
+            "failures": dict(self.failures),
+            "journal": self.journal.health(),
+        }
+
+
+def _less(bucket: int, fleet: Counts, own: Counts | None) -> FleetBucket:
+    mine = own or Counts()
+    return FleetBucket(
+        bucket,
+        max(0, fleet.requests - mine.requests),
+        max(0, fleet.errors - mine.errors),
+        max(0, fleet.tokens - mine.tokens),
+        max(0, fleet.cost_nano_usd - mine.cost_nano_usd),
+    )
+
+
+async def count_left_behind(
+    root: Path, counters: Counters, clock: Clock, settings: JournalSettings
+) -> int:
+    """Send what journals of workers that no longer run still hold; how many were looked at.
+
+    ``root`` is the folder of all workers' journals. Those in use are left alone.
+    """
+    seen = 0
+    for directory in sorted(path for path in root.iterdir() if path.is_dir()):
+        try:
+            journal = Journal(directory, settings, clock=clock, monotonic=clock.monotonic)
+        except JournalBusyError:
+            continue
+        try:
+            await Ledger(journal, counters, clock).flush(timeout_seconds=30.0)
+            seen += 1
+        finally:
+            journal.close()
+    return seen

@@ -1,0 +1,131 @@
+"""Cumulative totals in memory, for a scrape.
+
+Owns: sums since the start per label set, histograms per provider and model,
+and their bound. Must never: grow with the names that clients choose, or be
+counted from anything but the ledger.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from detection.types import Observation
+from proxy.semconv import DURATION_BUCKETS_SECONDS, TTFT_BUCKETS_SECONDS
+from proxy.store.series import OTHER, REFUSALS, Counts
+
+
+class Labels(NamedTuple):
+    """Who called what, at whose expense; the empty string where not known."""
+
+    provider: str
+    model: str
+    key: str
+    agent: str
+    project: str
+
+
+def summed(calls: Iterable[Observation]) -> Counts:
+    """The columns of the store for calls of one identity."""
+    requests = errors = refused = cost = tokens_in = tokens_out = 0
+    cached = reasoning = written = 0
+    for o in calls:
+        if o.action in REFUSALS:
+            refused += 1
+            continue
+        requests += 1
+        if o.error_type is not None or (o.status or 0) >= 400:
+            errors += 1
+        cost += o.cost_nano_usd or 0
+        tokens_in += o.input_tokens or 0
+        tokens_out += o.output_tokens or 0
+        cached += o.cached_input_tokens or 0
+        reasoning += o.reasoning_tokens or 0
+        written += o.cache_write_tokens or 0
+    return Counts(
+        requests, cost, tokens_in, tokens_out, cached, errors, reasoning, written, refused
+    )
+
+
+class Spread:
+    """A histogram: counts per bucket, the last one above all bounds, and the sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value, in the unit of the bounds."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+
+@dataclass(slots=True)
+class Timing:
+    """How long the calls of one provider's model took, in seconds."""
+
+    duration: Spread = field(default_factory=lambda: Spread(DURATION_BUCKETS_SECONDS))
+    ttft: Spread = field(default_factory=lambda: Spread(TTFT_BUCKETS_SECONDS))
+
+
+class Totals:
+    """Everything counted since the start.
+
+    ``usage`` is bounded to ``limit`` label sets and ``timing`` to a quarter of
+    that; what comes later counts under the model, key, agent and project
+    ``other`` of its provider.
+    """
+
+    def __init__(self, limit: int = 2000) -> None:
+        self._limit = limit
+        self.usage: dict[Labels, list[int]] = {}
+        self.timing: dict[tuple[str, str], Timing] = {}
+        self.error_types: Counter[tuple[str, str]] = Counter()
+        self.finish_reasons: Counter[tuple[str, str]] = Counter()
+        self.usage_sources: Counter[str] = Counter()
+        self.merged_into_other = 0
+
+    def add(self, calls: Sequence[Observation], counts: Counts) -> None:
+        """Take in calls of one identity and what they sum up to."""
+        o = calls[0]
+        provider = o.provider or ""
+        labels = Labels(provider, o.model or "", o.key or "", o.agent or "", o.project or "")
+        row = self.usage.get(labels)
+        if row is None:
+            row = self._row(labels)
+        for n, value in enumerate(counts):
+            row[n] += value
+        self._details(provider, o.model or "", calls)
+
+    def _row(self, labels: Labels) -> list[int]:
+        if len(self.usage) >= self._limit:
+            self.merged_into_other += 1
+            labels = Labels(labels.provider, OTHER, OTHER, OTHER, OTHER)
+        return self.usage.setdefault(labels, [0] * len(Counts._fields))
+
+    def _details(self, provider: str, model: str, calls: Iterable[Observation]) -> None:
+        timing = self.timing.get((provider, model))
+        if timing is None:
+            full = len(self.timing) >= self._limit // 4
+            timing = self.timing.setdefault((provider, OTHER if full else model), Timing())
+        for o in calls:
+            if o.latency_seconds is not None:
+                timing.duration.observe(o.latency_seconds)
+            if o.ttft_seconds is not None:
+                timing.ttft.observe(o.ttft_seconds)
+            self.usage_sources[o.usage_source] += 1
+            for reason in o.finish_reasons:
+                self._bounded(self.finish_reasons, provider, reason)
+            if o.error_type is not None:
+                self._bounded(self.error_types, provider, o.error_type)
+
+    def _bounded(self, counter: Counter[tuple[str, str]], provider: str, word: str) -> None:
+        if (provider, word) not in counter and len(counter) >= self._limit // 4:
+            word = OTHER
+        counter[provider, word] += 1

@@ -1,0 +1,274 @@
+"""Counts in the store: sending batches, and answering who used what.
+
+Owns: the calls of the counting scripts. Must never: keep counts itself, or
+send a batch twice by itself (the ledger does, and the script knows it again).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from detection.types import Series
+from proxy.clock import Clock
+from proxy.store.connection import Connection
+from proxy.store.scripts import load
+from proxy.store.series import (
+    DAY,
+    FIVE_MINUTES,
+    HOUR,
+    ID_LENGTH,
+    OTHER,
+    RESOLUTIONS,
+    TEN_SECONDS,
+    Counts,
+    Resolution,
+    series_id,
+    shard_of,
+)
+from proxy.store.settings import StoreSettings
+
+WINDOWS = {"1h": 3600, "24h": 86400, "30d": 30 * 86400}
+PAGE = 200
+
+_RESOLUTIONS_ROW = [list(r) for r in RESOLUTIONS]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one replica counted of one series in one 10 s bucket."""
+
+    series: Series
+    bucket: int
+    counts: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The records (``after``, ``to``] of one replica, as far as one shard is concerned.
+
+    ``fresh`` says that the store is known to know nothing of this replica.
+    """
+
+    shard: int
+    replica: str
+    after: int
+    to: int
+    deltas: tuple[Delta, ...]
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReply:
+    """The store's answer. ``last`` is -1 where nothing is known of the replica.
+
+    ``fleet`` holds, per touched series, (10 s bucket, counts of all replicas).
+    """
+
+    applied: bool
+    duplicate: bool
+    last: int
+    alarms: tuple[str, ...] = ()
+    fleet: list[tuple[Series, list[tuple[int, Counts]]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """One series' sums over a window, fleet-wide."""
+
+    value: str
+    counts: Counts
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row of the usage API."""
+        return {"value": self.value} | self.counts._asdict()
+
+
+class Counters:
+    """The counting part of one store."""
+
+    def __init__(self, link: Connection, settings: StoreSettings, clock: Clock) -> None:
+        self._link = link
+        self._clock = clock
+        self._settings = settings
+        self.shards = settings.shard_count
+        self._batch, self._usage, self._history = load("batch"), load("usage"), load("history")
+
+    def prefix(self, shard: int) -> str:
+        """What every counting key of a shard starts with."""
+        return f"{self._settings.key_prefix}:{{b{shard}}}:"
+
+    def shard_of(self, series: Series) -> int:
+        """Which shard counts a series."""
+        return shard_of(series, self.shards)
+
+    async def apply(self, batch: Batch, fleet_buckets: int = 0) -> BatchReply:
+        """Send one batch; idempotent, so an unanswered one may be sent again as it is.
+
+        Raises
+        ------
+        StoreUnavailableError
+            No answer; whether it was counted is unknown.
+        StoreRefusedError
+            The store takes no writes; nothing was counted.
+        """
+        prefix = self.prefix(batch.shard)
+        order: dict[Series, None] = {}
+        entries = []
+        for delta in batch.deltas:
+            series = delta.series
+            order.setdefault(series)
+            entries.append(
+                [series_id(series), series.dimension, series.value, delta.bucket, delta.counts]
+            )
+        others = {s.dimension: series_id(Series(s.dimension, OTHER)) for s in order}
+        payload = {"r": _RESOLUTIONS_ROW, "o": others, "s": entries}
+        args: list[Any] = [
+            prefix,
+            batch.after,
+            batch.to,
+            "1" if batch.fresh else "0",
+            fleet_buckets,
+            self._settings.max_series_per_dimension,
+            _dumps(payload),
+        ]
+        sent_at = self._clock.monotonic()
+        reply = await self._link.run(self._batch, [f"{prefix}r:{batch.replica}"], args)
+        received_at = self._clock.monotonic()
+        store_time = int(reply[2]) + int(reply[3]) / 1e6
+        self._clock.heard(store_time, sent_at=sent_at, received_at=received_at)
+        status, last = int(reply[0]), int(reply[1])
+        if status != 1:
+            return BatchReply(False, status == 0, last)
+        names = list(order)
+        fleet = [
+            (names[row[0]], [(int(b[0]), Counts.of(b[1:])) for b in row[1:]]) for row in reply[5]
+        ]
+        return BatchReply(True, False, last, tuple(_text(a) for a in reply[4]), fleet)
+
+    # ---- questions ----
+
+    async def usage(
+        self, by: str, window: str | float, *, now: float | None = None
+    ) -> list[UsageRow]:
+        """Fleet-wide sums per value of a dimension, dearest first.
+
+        ``window`` is ``1h``, ``24h``, ``30d`` or seconds (up to 400 days),
+        ending now; its start is rounded down to the finer of the buckets that
+        still cover it (10 s, 5 min, 1 h or 1 day).
+        """
+        seconds = WINDOWS[window] if isinstance(window, str) else window
+        spans, start = window_spans(now if now is not None else self._clock(), seconds)
+        found: dict[str, Counts] = {}
+        pages = (self._usage_of_shard(shard, by, spans, start) for shard in range(self.shards))
+        for rows in await asyncio.gather(*pages):
+            for value, counts in rows.items():
+                known = found.get(value)
+                found[value] = counts if known is None else known.plus(counts)
+        rows_found = [UsageRow(value, counts) for value, counts in found.items()]
+        rows_found.sort(key=lambda r: (-r.counts.cost_nano_usd, -r.counts.requests, r.value))
+        return rows_found
+
+    async def _usage_of_shard(
+        self, shard: int, by: str, spans: list[list[Any]], start: float
+    ) -> dict[str, Counts]:
+        prefix = self.prefix(shard)
+        found: dict[str, Counts] = {}
+        offset = 0
+        while True:
+            args = [prefix, start - FIVE_MINUTES.seconds, offset, PAGE, orjson.dumps(spans)]
+            reply = await self._link.run(self._usage, [f"{prefix}i:{by}"], args, patient=True)
+            for row in reply[1:]:
+                found[_text(row[0])] = Counts.of(row[1:])
+            seen = int(reply[0][0])
+            offset += seen
+            if seen < PAGE:
+                return found
+
+    async def history(
+        self, series: Series, resolution: Resolution, start: float, end: float
+    ) -> list[tuple[float, Counts]]:
+        """One series' buckets as (epoch seconds of the start, counts), oldest first.
+
+        Buckets without calls are left out.
+        """
+        first, last = int(start // resolution.seconds), int(end // resolution.seconds)
+        newest = int(self._clock() // resolution.seconds) + 1
+        first = max(first, newest - resolution.keep_seconds // resolution.seconds - 1)
+        last = min(last, newest)
+        if last < first:
+            return []
+        chunks = list(range(first // resolution.chunk, last // resolution.chunk + 1))
+        prefix, name = self.prefix(self.shard_of(series)), series_id(series)
+        keys = [f"{prefix}c:{name}:{resolution.letter}{chunk}" for chunk in chunks]
+        args = [resolution.chunk, first, last, *chunks]
+        reply = await self._link.run(self._history, keys, args, patient=True)
+        rows = [(int(r[0]) * float(resolution.seconds), Counts.of(r[1:])) for r in reply]
+        rows.sort()
+        return rows
+
+    async def series_list(self, dimension: str, limit: int = 10_000) -> list[tuple[str, float]]:
+        """(value, epoch seconds of the last activity) of a dimension, latest first."""
+        found: list[tuple[str, float]] = []
+        for shard in range(self.shards):
+            key = f"{self.prefix(shard)}i:{dimension}"
+            reply = await self._link.command(
+                "ZRANGE", key, "+inf", "-inf", "BYSCORE", "REV", "LIMIT", 0, limit, "WITHSCORES"
+            )
+            found += [
+                (_text(member)[ID_LENGTH:], float(score))
+                for member, score in zip(reply[::2], reply[1::2], strict=True)
+            ]
+        found.sort(key=lambda row: -row[1])
+        return found[:limit]
+
+
+def window_spans(now: float, seconds: float) -> tuple[list[list[Any]], float]:
+    """Which buckets cover (now - seconds, now], fine ones up to a border, coarse after.
+
+    >>> spans, start = window_spans(7205.0, 3600)
+    >>> start, spans
+    (3600.0, [['a', 120, 360, 359], ['b', 96, 12, 24]])
+    """
+    if seconds <= TEN_SECONDS.keep_seconds - 600:
+        fine, coarse = TEN_SECONDS, FIVE_MINUTES
+    elif seconds <= FIVE_MINUTES.keep_seconds - 3600:
+        fine, coarse = FIVE_MINUTES, HOUR
+    elif seconds <= HOUR.keep_seconds - 86400:
+        fine, coarse = HOUR, DAY
+    else:
+        fine = coarse = DAY
+    first = int((now - seconds) // fine.seconds)
+    border = -(-first * fine.seconds // coarse.seconds)
+    spans: list[list[Any]] = [
+        [coarse.letter, coarse.chunk, border, int(now // coarse.seconds)],
+    ]
+    if fine is not coarse:
+        last = border * (coarse.seconds // fine.seconds) - 1
+        spans.insert(0, [fine.letter, fine.chunk, first, last])
+    return spans, float(first * fine.seconds)
+
+
+def _dumps(payload: Any) -> bytes:
+    try:
+        return orjson.dumps(payload)
+    except TypeError:
+        return orjson.dumps(_readable(payload))
+
+
+def _readable(payload: Any) -> Any:
+    """The same with text that UTF-8 can carry (lone surrogates replaced)."""
+    if isinstance(payload, str):
+        return payload.encode("utf-8", "replace").decode()
+    if isinstance(payload, list | tuple):
+        return [_readable(item) for item in payload]
+    if isinstance(payload, dict):
+        return {_readable(k): _readable(v) for k, v in payload.items()}
+    return payload
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
