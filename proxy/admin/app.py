@@ -9,21 +9,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
 
+import structlog
 from aiohttp import web
 
-from proxy.admin import openapi, session_routes
+from proxy.admin import (
+    openapi,
+    overview_routes,
+    series_routes,
+    session_routes,
+    usage_routes,
+)
 from proxy.admin.auth import Authenticator, load_admin_token
 from proxy.admin.deps import AdminDeps
-from proxy.admin.events import Ticker
 from proxy.admin.files import Pages
 from proxy.admin.guard import Guard, json_response
 from proxy.admin.session_routes import SessionRoutes
 from proxy.metrics import CONTENT_TYPE
 
 _LARGEST_BODY_BYTES = 1 << 20
+
+
+log = structlog.get_logger()
 
 
 class AdminServer:
@@ -103,10 +113,17 @@ class AdminServer:
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port, ssl_context=self._tls)
         await site.start()
-        summary = self._deps.extra.get("summary")
-        if summary is not None:
-            ticker = Ticker(self._deps.hub, summary)
-            self._tasks.append(asyncio.create_task(ticker.run(), name="admin-ticker"))
+        for work in self._deps.background:
+            self._tasks.append(asyncio.create_task(self._keep_running(work)))
+
+    async def _keep_running(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Background work never ends the server, nor ends because of one failure."""
+        while True:
+            try:
+                return await work()
+            except Exception:
+                log.exception("background work of the admin port failed")
+                await asyncio.sleep(5.0)
 
     async def stop(self) -> None:
         """End live views, then finish what is being answered."""
@@ -142,5 +159,4 @@ class AdminServer:
 
 def route_modules() -> list[ModuleType]:
     """Every module with ``routes(deps)`` and ``OPENAPI_PATHS``, in mounting order."""
-    found: list[ModuleType] = []
-    return found
+    return [usage_routes, series_routes, overview_routes]

@@ -13,6 +13,7 @@ from typing import Any
 
 from proxy.admin.events import EventHub
 from proxy.admin.health import Health
+from proxy.admin.reader import Reader
 from proxy.admin.settings import AdminSettings
 from proxy.metrics import RuntimeMetrics
 
@@ -26,8 +27,8 @@ class AdminDeps:
 
     ``scrape`` gives the exposition of all workers; ``mode`` the word in force
     (``observe``, ``shadow``, ``enforce``); ``data_url`` how clients reach the
-    data port, for the first steps; ``summary`` the numbers of the live view, cheap
-    enough for every two seconds.
+    data port, for the first steps. ``background`` holds what route modules want run
+    beside the server until it stops.
     """
 
     settings: AdminSettings
@@ -37,6 +38,7 @@ class AdminDeps:
     scrape: Callable[[], Awaitable[str]]
     mode: Callable[[], str]
     data_url: Callable[[], str]
+    reader: Reader
     runtime: RuntimeMetrics = field(default_factory=RuntimeMetrics)
     health: Health = field(default_factory=Health)
     hub: EventHub = field(default_factory=EventHub)
@@ -50,4 +52,4 @@ class AdminDeps:
     alerts: Any = None
     config: Callable[[], Any] | None = None
     reload: Callable[[], Awaitable[Any]] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    background: list[Callable[[], Awaitable[None]]] = field(default_factory=list)

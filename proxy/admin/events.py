@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,27 +138,3 @@ class EventHub:
             if event is None:
                 return
             await response.write(event.frame())
-
-
-class Ticker:
-    """Publishes one summary at a steady pace while someone watches.
-
-    Parameters
-    ----------
-    make
-        Gives the summary; made once for all subscribers.
-    """
-
-    def __init__(
-        self, hub: EventHub, make: Callable[[], Any], interval_seconds: float = 2.0
-    ) -> None:
-        self._hub = hub
-        self._make = make
-        self._interval_seconds = interval_seconds
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            await asyncio.sleep(self._interval_seconds)
-            if self._hub.watched:
-                self._hub.publish("tick", self._make())

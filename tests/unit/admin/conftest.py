@@ -11,10 +11,18 @@ from yarl import URL
 
 from proxy.admin.app import AdminServer
 from proxy.admin.deps import AdminDeps
+from proxy.admin.reader import Reader
 from proxy.admin.settings import AdminSettings
 from proxy.metrics import Exposition, RuntimeMetrics, process_readings
+from proxy.store.settings import StoreSettings
+from proxy.store.store import Store
 
 TOKEN = "an-admin-token-of-the-tests-0001"
+
+
+def no_store(folder: Path) -> Store:
+    """A store that nobody started: every question is answered by "away"."""
+    return Store(StoreSettings(url=f"unix://{folder}/nothing.sock"), folder, "0")
 
 
 class Clock:
@@ -39,10 +47,11 @@ async def start(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable]:
 
     async def run(settings: AdminSettings | None = None, **parts) -> AdminServer:
         runtime = RuntimeMetrics()
+        parts.setdefault("reader", Reader(no_store(tmp_path).counters, clock))
         deps = AdminDeps(
             settings=settings or AdminSettings(),
             data_dir=tmp_path,
-            clock=clock,
+            clock=parts.pop("clock", clock),
             version="0.0.0",
             scrape=Exposition([runtime.readings, process_readings("0.0.0")]).scrape,
             mode=lambda: "enforce",

@@ -1,0 +1,187 @@
+"""What the pages read from the store, cached for the blink of an eye.
+
+Owns: usage and history questions of the admin port, one at a time per
+question. Must never: be on a request's path, or let many open dashboards ask
+the store the same thing at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from detection.types import Series
+from proxy.admin.bands import Band, expected_band
+from proxy.store.counters import Counters, UsageRow
+from proxy.store.errors import StoreError
+from proxy.store.series import DAY, FIVE_MINUTES, HOUR, TEN_SECONDS, Counts, Resolution
+
+T = TypeVar("T")
+
+#: The windows of pages and API, in seconds.
+WINDOWS = {
+    "15m": 900,
+    "1h": 3600,
+    "6h": 6 * 3600,
+    "24h": 86_400,
+    "7d": 7 * 86_400,
+    "30d": 30 * 86_400,
+    "90d": 90 * 86_400,
+}
+_MOST_CACHED = 256
+_CHEAP_SECONDS = 0.03
+_ZERO = Counts(*([0] * len(Counts._fields)))
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One series over time, without gaps: ``counts[i]`` starts at ``times[i]``."""
+
+    times: list[float]
+    counts: list[Counts]
+    step: int
+
+    def column(self, name: str) -> list[int]:
+        """One column's values."""
+        return [getattr(counts, name) for counts in self.counts]
+
+
+class Reader:
+    """Reads of the counters, shared by everyone who asks within a moment."""
+
+    def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._cache: dict[tuple[Any, ...], _Answer] = {}
+
+    async def usage(self, by: str, seconds: float) -> list[UsageRow]:
+        """Sums per value of a dimension over the last ``seconds``, dearest first.
+
+        Raises
+        ------
+        aiohttp.web.HTTPServiceUnavailable
+            While the store does not answer.
+        """
+        return await self._once(("usage", by, seconds), lambda: self._counters.usage(by, seconds))
+
+    async def total(self, seconds: float) -> Counts:
+        """Everything over the last ``seconds``."""
+        rows = await self.usage("total", seconds)
+        return rows[0].counts if rows else _ZERO
+
+    async def curve(self, series: Series, seconds: float) -> Curve:
+        """A series over the last ``seconds`` in buckets fit for a chart."""
+        resolution = resolution_for(seconds)
+        step = resolution.seconds
+        now = self._clock()
+        first, last = int((now - seconds) // step) + 1, int(now // step)
+        rows = await self._once(
+            ("curve", series, step, first, last),
+            lambda: self._counters.history(series, resolution, first * step, now),
+        )
+        known = {int(at // step): counts for at, counts in rows}
+        buckets = range(first, last + 1)
+        return Curve(
+            [float(b * step) for b in buckets], [known.get(b, _ZERO) for b in buckets], step
+        )
+
+    async def bands(
+        self, series: Series, curve: Curve, columns: Sequence[str]
+    ) -> dict[str, Band | None]:
+        """The expected band of each column of a curve."""
+        if not curve.times:
+            return dict.fromkeys(columns)
+        hours = await self.hours(series, curve.times[0])
+        first_seen = hours[0][0] if hours else curve.times[-1]
+        return {
+            name: expected_band(
+                [(at, float(getattr(counts, name))) for at, counts in hours],
+                first_seen,
+                curve.times,
+                curve.step,
+            )
+            for name in columns
+        }
+
+    async def hours(self, series: Series, before: float) -> list[tuple[float, Counts]]:
+        """Up to 28 days of whole hours before a moment, without those of no calls."""
+        end = int(before // 3600) * 3600
+        return await self._once(
+            ("hours", series, end),
+            lambda: self._counters.history(series, HOUR, end - 28 * 86_400, end - 1),
+        )
+
+    async def last_seen(self, by: str, limit: int = 10_000) -> dict[str, float]:
+        """Value -> epoch seconds of its last activity, for a dimension."""
+        rows = await self._once(("seen", by, limit), lambda: self._counters.series_list(by, limit))
+        return dict(rows)
+
+    async def _once(self, question: tuple[Any, ...], ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask once for all who want to know at the same time, and shortly after.
+
+        An answer that took a while is kept for a few times as long, so that what
+        is cheap is always fresh and what is dear can't load the store.
+        """
+        now = asyncio.get_running_loop().time()
+        answer = self._cache.get(question)
+        if answer is None or answer.until <= now:
+            if len(self._cache) >= _MOST_CACHED:
+                self._forget(now)
+            answer = self._cache[question] = _Answer(asyncio.ensure_future(ask()), now)
+        try:
+            found: T = await asyncio.shield(answer.future)
+        except StoreError as error:
+            raise web.HTTPServiceUnavailable(
+                text=f"the store does not answer ({type(error).__name__}); "
+                "calls are still served, and counted once it is back"
+            ) from error
+        return found
+
+    def _forget(self, now: float) -> None:
+        self._cache = {q: known for q, known in self._cache.items() if known.until > now}
+        while len(self._cache) >= _MOST_CACHED:
+            del self._cache[next(iter(self._cache))]
+
+
+class _Answer:
+    """A question's answer, running or done, and until when it is good."""
+
+    def __init__(self, future: asyncio.Future[Any], asked_at: float) -> None:
+        self.future = future
+        self.until = float("inf")
+        self._asked_at = asked_at
+        future.add_done_callback(self._done)
+
+    def _done(self, future: asyncio.Future[Any]) -> None:
+        now = future.get_loop().time()
+        failed = future.cancelled() or future.exception() is not None
+        took = now - self._asked_at
+        cheap = failed or took < _CHEAP_SECONDS
+        self.until = now if cheap else now + min(30.0, 5.0 * took)
+
+
+def resolution_for(seconds: float) -> Resolution:
+    """The finest stored buckets that give a window at most about 750 points."""
+    if seconds <= 2 * 3600 - 600:
+        return TEN_SECONDS
+    if seconds <= 48 * 3600 - 3600:
+        return FIVE_MINUTES
+    return HOUR if seconds <= 34 * 86_400 else DAY
+
+
+def window_of(request: web.Request, default: str = "1h") -> tuple[str, int]:
+    """The ``window`` parameter as (word, seconds).
+
+    Raises
+    ------
+    aiohttp.web.HTTPBadRequest
+        For a word that is none of :data:`WINDOWS`.
+    """
+    word = request.query.get("window", default)
+    if word not in WINDOWS:
+        raise web.HTTPBadRequest(text=f"window must be one of {', '.join(WINDOWS)}")
+    return word, WINDOWS[word]

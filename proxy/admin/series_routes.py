@@ -1,0 +1,275 @@
+"""Tables and details of series: keys, agents, models, projects, providers.
+
+Owns: ``/api/v1/series``, ``/api/v1/series/detail``. Must never: read more from the
+store than the rows shown need, or tell a scoped caller of other projects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from detection.types import Dimension, Series, unpair
+from proxy.admin.deps import AdminDeps
+from proxy.admin.principal import principal_of, require_all_projects, require_project
+from proxy.admin.reader import WINDOWS, Curve, window_of
+from proxy.admin.standing import Standing
+from proxy.admin.tables import FORMATS, table_response
+from proxy.admin.usage_routes import COUNTED, dimension_of, parameter
+from proxy.store.counters import UsageRow
+from proxy.store.series import Counts
+
+SORTABLE = (
+    "value", "requests", "errors", "refused", "input_tokens", "output_tokens",
+    "cached_input_tokens", "cost_nano_usd", "cost_per_request_nano_usd", "error_rate",
+    "output_tokens_per_request", "change",
+)  # fmt: skip
+_MOST_ROWS = 200
+_MOST_EXPORTED = 100_000
+_SPARK_POINTS = 32
+CURVE_COLUMNS = (
+    "requests", "errors", "refused", "cost_nano_usd", "input_tokens", "output_tokens",
+)  # fmt: skip
+
+#: Where a detail page finds what a series is made of: pairs that hold it.
+_PARTS = {
+    Dimension.KEY: (Dimension.KEY_MODEL, 0),
+    Dimension.AGENT: (Dimension.AGENT_MODEL, 0),
+    Dimension.MODEL: (Dimension.KEY_MODEL, 1),
+}
+
+
+def ratios(counts: Counts) -> dict[str, float | None]:
+    """Per-request figures; ``None`` where there was no request."""
+    requests = counts.requests
+    if not requests:
+        return {
+            "error_rate": None,
+            "cost_per_request_nano_usd": None,
+            "output_tokens_per_request": None,
+        }
+    return {
+        "error_rate": round(counts.errors / requests, 4),
+        "cost_per_request_nano_usd": round(counts.cost_nano_usd / requests),
+        "output_tokens_per_request": round(counts.output_tokens / requests, 1),
+    }
+
+
+def curve_json(curve: Curve) -> dict[str, Any]:
+    """A curve as the pages' charts take it."""
+    columns = {name: curve.column(name) for name in CURVE_COLUMNS}
+    return {"times": curve.times, "step_seconds": curve.step, **columns}
+
+
+def _condensed(curve: Curve, points: int) -> list[int]:
+    """The cost per stretch of a curve, in ``points`` stretches."""
+    costs, requests = curve.column("cost_nano_usd"), curve.column("requests")
+    values = costs if any(costs) else requests
+    size = max(1, -(-len(values) // points))
+    return [sum(values[i : i + size]) for i in range(0, len(values), size)]
+
+
+class SeriesRoutes:
+    """Handlers over the reader and what stands out now."""
+
+    def __init__(self, deps: AdminDeps) -> None:
+        self._deps = deps
+        self._reader = deps.reader
+
+    async def table(self, request: web.Request) -> web.Response:
+        """``GET /api/v1/series?by=&window=&sort=&order=&q=&limit=&offset=``."""
+        by = dimension_of(request)
+        if by != Dimension.PROJECT:
+            require_all_projects(request)
+        word, seconds = window_of(request, "24h")
+        rows = self._filtered(request, by, await self._with_change(by, seconds))
+        total = len(rows)
+        export = request.query.get("format", "json") != "json"
+        limit = _MOST_EXPORTED if export else _number(request, "limit", 50, _MOST_ROWS)
+        offset = 0 if export else _number(request, "offset", 0, _MOST_EXPORTED)
+        page = rows[offset : offset + limit]
+        standing = Standing(self._deps)
+        for row in page:
+            row.update(standing.of(Series(by, row["value"])))
+        if not export:
+            await self._add_sparks(by, seconds, page)
+        envelope = {
+            "by": by,
+            "window": word,
+            "total": total,
+            "offset": offset,
+            "now": self._deps.clock(),
+        }
+        return table_response(request, f"{by}-{word}", page, envelope)
+
+    async def _with_change(self, by: str, seconds: int) -> list[dict[str, Any]]:
+        """Rows of a window with what the same span before it cost."""
+        now_rows, both_rows = await asyncio.gather(
+            self._reader.usage(by, seconds), self._reader.usage(by, 2 * seconds)
+        )
+        both = {row.value: row.counts.cost_nano_usd for row in both_rows}
+        found = []
+        for row in now_rows:
+            cost = row.counts.cost_nano_usd
+            before = max(0, both.get(row.value, cost) - cost)
+            found.append(
+                {
+                    **row.as_dict(),
+                    **ratios(row.counts),
+                    "previous_cost_nano_usd": before,
+                    "change": round(cost / before - 1, 4) if before else None,
+                }
+            )
+        return found
+
+    def _filtered(
+        self, request: web.Request, by: str, rows: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        principal = principal_of(request)
+        if by == Dimension.PROJECT:
+            rows = [row for row in rows if principal.allows_project(row["value"])]
+        wanted = request.query.get("q", "").casefold()
+        if wanted:
+            rows = [row for row in rows if wanted in row["value"].casefold()]
+        sort = request.query.get("sort", "cost_nano_usd")
+        if sort not in SORTABLE:
+            raise web.HTTPBadRequest(text=f"sort must be one of {', '.join(SORTABLE)}")
+        order = request.query.get("order", "desc")
+        if order not in ("asc", "desc"):
+            raise web.HTTPBadRequest(text="order must be asc or desc")
+        known = [row for row in rows if row[sort] is not None]
+        unknown = [row for row in rows if row[sort] is None]
+        known.sort(key=lambda row: row[sort], reverse=order == "desc")
+        return known + unknown
+
+    async def _add_sparks(self, by: str, seconds: int, rows: Sequence[dict[str, Any]]) -> None:
+        curves = await asyncio.gather(
+            *(self._reader.curve(Series(by, row["value"]), seconds) for row in rows)
+        )
+        for row, curve in zip(rows, curves, strict=True):
+            row["spark"] = _condensed(curve, _SPARK_POINTS)
+
+    async def detail(self, request: web.Request) -> web.Response:
+        """``GET /api/v1/series/detail?by=&value=&window=``: one series, in full."""
+        by = dimension_of(request)
+        value = request.query.get("value", "")
+        if by == Dimension.PROJECT:
+            require_project(request, value)
+        else:
+            require_all_projects(request)
+        word, seconds = window_of(request, "24h")
+        series = Series(by, value)
+        curve, rows = await asyncio.gather(
+            self._reader.curve(series, seconds), self._reader.usage(by, seconds)
+        )
+        bands = await self._reader.bands(series, curve, ("cost_nano_usd", "requests"))
+        counts = next((row.counts for row in rows if row.value == value), None)
+        standing = Standing(self._deps)
+        found = {
+            "by": by,
+            "value": value,
+            "window": word,
+            "now": self._deps.clock(),
+            "curve": curve_json(curve),
+            "bands": bands,
+            "totals": None if counts is None else counts._asdict() | ratios(counts),
+            "peers": _peers(value, rows),
+            "parts": await self._parts(by, value, seconds),
+            "view": standing.view(series),
+            **standing.of(series),
+        }
+        return table_response(request, f"{by}-{word}", _curve_rows(curve), found)
+
+    async def _parts(self, by: str, value: str, seconds: int) -> list[dict[str, Any]]:
+        """What a key or agent is made of: its models, dearest first."""
+        if by not in _PARTS:
+            return []
+        pairs, place = _PARTS[Dimension(by)]
+        found = []
+        for row in await self._reader.usage(pairs, seconds):
+            both = unpair(row.value)
+            if both[place] == value:
+                found.append(
+                    {**row.as_dict(), "value": both[1 - place], "by": _other(pairs, place)}
+                )
+        return found[:_MOST_ROWS]
+
+
+def _other(pairs: str, place: int) -> str:
+    return pairs.split("_")[1 - place]
+
+
+def _peers(value: str, rows: Sequence[UsageRow]) -> dict[str, Any]:
+    """Where a series stands among the others of its dimension."""
+    costs = [row.counts.cost_nano_usd for row in rows]
+    rank = next((n for n, row in enumerate(rows, 1) if row.value == value), None)
+    middle = sorted(costs)[len(costs) // 2] if costs else None
+    return {"count": len(rows), "rank": rank, "median_cost_nano_usd": middle}
+
+
+def _curve_rows(curve: Curve) -> list[dict[str, Any]]:
+    return [
+        {"at": at, **{name: getattr(counts, name) for name in CURVE_COLUMNS}}
+        for at, counts in zip(curve.times, curve.counts, strict=True)
+    ]
+
+
+def _number(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name, str(default))
+    if not (text.isascii() and text.isdigit()) or int(text[:9]) > most:
+        raise web.HTTPBadRequest(text=f"{name} must be a number from 0 to {most}")
+    return int(text)
+
+
+def routes(deps: AdminDeps) -> list[web.RouteDef]:
+    """To be mounted by the server."""
+    handlers = SeriesRoutes(deps)
+    return [
+        web.get("/api/v1/series", handlers.table),
+        web.get("/api/v1/series/detail", handlers.detail),
+    ]
+
+
+_TEXT = {"type": "string"}
+_ERRORS = {status: {"$ref": "#/components/responses/Error"} for status in ("404", "501", "503")}
+OPENAPI_PATHS: dict[str, Any] = {
+    "/api/v1/series": {
+        "get": {
+            "summary": "A page of a dimension's series with state, change and sparkline",
+            "parameters": [
+                parameter("by", list(COUNTED)),
+                parameter("window", list(WINDOWS), "24h"),
+                parameter("sort", list(SORTABLE), "cost_nano_usd"),
+                parameter("order", ["asc", "desc"], "desc"),
+                parameter("format", list(FORMATS), "json"),
+                {"name": "q", "in": "query", "description": "Part of the value", "schema": _TEXT},
+                {
+                    "name": "limit",
+                    "in": "query",
+                    "schema": {"type": "integer", "minimum": 0, "maximum": _MOST_ROWS},
+                },
+                {
+                    "name": "offset",
+                    "in": "query",
+                    "schema": {"type": "integer", "minimum": 0, "maximum": _MOST_EXPORTED},
+                },
+            ],
+            "responses": {"200": {"description": "Rows and their total number"}, **_ERRORS},
+        }
+    },
+    "/api/v1/series/detail": {
+        "get": {
+            "summary": "One series: curve, expected band, normal and record, peers, parts",
+            "parameters": [
+                parameter("by", list(COUNTED)),
+                {"name": "value", "in": "query", "schema": _TEXT},
+                parameter("window", list(WINDOWS), "24h"),
+                parameter("format", list(FORMATS), "json"),
+            ],
+            "responses": {"200": {"description": "The series"}, **_ERRORS},
+        }
+    },
+}

@@ -1,0 +1,126 @@
+"""``GET /api/v1/usage``: what was used, by whom, fleet-wide.
+
+Owns: that answer. Must never: show a project-scoped caller more than its
+projects, or say whether another one exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from detection.types import Dimension
+from proxy.admin.deps import AdminDeps
+from proxy.admin.principal import principal_of, require_all_projects
+from proxy.admin.reader import WINDOWS, window_of
+from proxy.admin.tables import FORMATS, table_response
+
+#: Dimensions that the store counts.
+COUNTED = tuple(d.value for d in Dimension if d not in (Dimension.SESSION, Dimension.CLIENT))
+
+
+def dimension_of(request: web.Request, default: str | None = None) -> str:
+    """The ``by`` parameter.
+
+    Raises
+    ------
+    aiohttp.web.HTTPBadRequest
+        For a word that is no counted dimension.
+    """
+    by = request.query.get("by", default or "")
+    if by not in COUNTED:
+        raise web.HTTPBadRequest(text=f"by must be one of {', '.join(COUNTED)}")
+    return by
+
+
+def routes(deps: AdminDeps) -> list[web.RouteDef]:
+    """To be mounted by the server."""
+    reader = deps.reader
+
+    async def usage(request: web.Request) -> web.Response:
+        by = dimension_of(request)
+        word, seconds = window_of(request)
+        wanted = request.query.get("value")
+        principal = principal_of(request)
+        if by != Dimension.PROJECT:
+            require_all_projects(request)
+        elif wanted is not None and not principal.allows_project(wanted):
+            raise web.HTTPNotFound(text="not found")
+        rows = [
+            row.as_dict()
+            for row in await reader.usage(by, seconds)
+            if (wanted is None or row.value == wanted)
+            and (by != Dimension.PROJECT or principal.allows_project(row.value))
+        ]
+        return table_response(
+            request, f"usage-{by}-{word}", rows, {"window": word, "by": by, "now": deps.clock()}
+        )
+
+    return [web.get("/api/v1/usage", usage)]
+
+
+def parameter(name: str, values: list[str], default: str | None = None) -> dict[str, Any]:
+    """An OpenAPI query parameter with a closed set of values."""
+    schema: dict[str, Any] = {"type": "string", "enum": values}
+    if default is not None:
+        schema["default"] = default
+    return {"name": name, "in": "query", "required": default is None, "schema": schema}
+
+
+OPENAPI_PATHS: dict[str, Any] = {
+    "/api/v1/usage": {
+        "get": {
+            "summary": "Usage per value of a dimension, fleet-wide, dearest first",
+            "parameters": [
+                parameter("by", list(COUNTED)),
+                parameter("window", list(WINDOWS), "1h"),
+                parameter("format", list(FORMATS), "json"),
+                {
+                    "name": "value",
+                    "in": "query",
+                    "description": "Only this value",
+                    "schema": {"type": "string"},
+                },
+            ],
+            "responses": {
+                "200": {
+                    "description": "Rows with requests, errors, tokens and cost_nano_usd",
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "type": "object",
+                                "required": ["window", "rows"],
+                                "properties": {
+                                    "window": {"type": "string"},
+                                    "rows": {
+                                        "type": "array",
+                                        "items": {
+                                            "type": "object",
+                                            "required": ["value", "requests", "cost_nano_usd"],
+                                            "properties": {
+                                                "value": {"type": "string"},
+                                                "requests": {"type": "integer"},
+                                                "errors": {"type": "integer"},
+                                                "refused": {"type": "integer"},
+                                                "input_tokens": {"type": "integer"},
+                                                "cached_input_tokens": {"type": "integer"},
+                                                "cache_write_tokens": {"type": "integer"},
+                                                "output_tokens": {"type": "integer"},
+                                                "reasoning_tokens": {"type": "integer"},
+                                                "cost_nano_usd": {"type": "integer"},
+                                            },
+                                        },
+                                    },
+                                },
+                            }
+                        }
+                    },
+                },
+                "404": {"$ref": "#/components/responses/Error"},
+                "501": {"$ref": "#/components/responses/Error"},
+                "503": {"$ref": "#/components/responses/Error"},
+            },
+        }
+    }
+}
