@@ -20,8 +20,8 @@ def answer(
     extra: Sequence[tuple[str, str]] = (),
     close: bool,
     with_body: bool = True,
-) -> tuple[int, bytes]:
-    """The status and the whole answer, head and body."""
+) -> bytes:
+    """The whole answer, head and body."""
     shaped = shape(wire, refusal)
     status, body = shaped.status, shaped.body
     lines = [f"HTTP/1.1 {status} {_phrase(status)}"]
@@ -30,7 +30,12 @@ def answer(
     if close:
         lines.append("connection: close")
     head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
-    return status, head + (body if with_body else b"")
+    return head + (body if with_body else b"")
+
+
+def status_of(wire: str, refusal: Refusal) -> int:
+    """The status that a refusal gets."""
+    return shape(wire, refusal).status
 
 
 def bare(status: int, message: str) -> bytes:

@@ -216,19 +216,33 @@ class Exchange:
         if request is None:
             return
         upload = self._upload
-        body = upload.held()
-        read_body(services, request, body)
+        read_body(services, request, upload.held())
         decision = services.gate.admit(request.ctx)
+        services.runtime.overhead_seconds.observe(time.perf_counter() - began)
+        if decision.kind == "wait":
+            services.gate.wait(request.ctx, decision, self._decided)
+        else:
+            self._decided(decision)
+
+    def _decided(self, decision: Decision) -> None:
+        """Admission has answered."""
+        request = self.request
+        if request is None:
+            return
+        if self._done:
+            self.services.gate.drop(decision)  # the client hung up while a share was fetched
+            return
         self._decision = decision
         if decision.refusal is not None:
-            status = self._refuse(decision.refusal, extra=decision.headers)
-            self._record(decision.kind, None, status)
+            self._record(decision.kind, None, errors.status_of(request.ctx.wire, decision.refusal))
+            self._refuse(decision.refusal, extra=decision.headers)
             return
+        upload = self._upload
+        body = upload.held()
         self._path = request.route.path
         if not upload.streaming:
             self._path, body = upstream_body(request, body, decision.model)
         upload.settle_framing(body)
-        services.runtime.overhead_seconds.observe(time.perf_counter() - began)
         self._acquire()
 
     def _acquire(self) -> None:
@@ -261,8 +275,9 @@ class Exchange:
         except RefusedError as refused:
             connection.abandon()
             self._connection = None
-            status = self._refuse(refused.refusal)
+            status = errors.status_of(request.ctx.wire, refused.refusal)
             self._record("forbidden", None, status)
+            self._refuse(refused.refusal)
             return
         connection.start(self, head + upload.first(keep=self.method in _IDEMPOTENT))
         if upload.done:
@@ -325,7 +340,8 @@ class Exchange:
             request.endpoint,
             self._client,
             connection,
-            lower_map(headers).get("sec-websocket-extensions", ""),
+            lower_map(headers),
+            max_message_bytes=self.services.settings.max_websocket_message_bytes,
             on_end=self._tunnel_ended,
             on_output=self._progress,
         )
@@ -448,21 +464,20 @@ class Exchange:
 
     def _refuse_unrouted(self, refusal: Refusal) -> None:
         self._done = True
-        _, data = errors.answer("openai", refusal, close=True, with_body=self.method != "HEAD")
+        data = errors.answer("openai", refusal, close=True, with_body=self.method != "HEAD")
         self._client.send(data)
         self._finish(reusable=False)
 
-    def _refuse(self, refusal: Refusal, extra: Sequence[tuple[str, str]] = ()) -> int:
+    def _refuse(self, refusal: Refusal, extra: Sequence[tuple[str, str]] = ()) -> None:
         request = self.request
         close = self._must_close()
         wire = request.ctx.wire if request is not None else "openai"
-        status, data = errors.answer(
+        data = errors.answer(
             wire, refusal, extra=extra, close=close, with_body=self.method != "HEAD"
         )
         self._client.send(data)
         self._started = True
         self._finish(reusable=not close)
-        return status
 
     def _finish(self, *, reusable: bool) -> None:
         self._end()

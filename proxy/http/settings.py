@@ -75,6 +75,9 @@ class ServerSettings(BaseModel):
         description="JSON bodies up to this size are read for model, limits and loops; "
         "larger ones pass by their first part alone.",
     )
+    max_websocket_message_bytes: int = Field(
+        67_108_864, ge=1024, description="Largest message of a WebSocket; above it: close 1009."
+    )
     max_connections: int = Field(20_000, ge=1, description="Most connections of clients at once.")
     max_tracked_names: int = Field(
         10_000,

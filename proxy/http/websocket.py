@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from detection.types import Usage
+from proxy.http.frames import FrameGuard
 from proxy.http.headers import RawHeaders
 from proxy.http.upstream import Failure, UpstreamConnection
 from proxy.providers import websocket_parser
-from proxy.providers.base import Endpoint, Refusal
+from proxy.providers.base import Endpoint, Headers, Refusal
 
 _POLICY_VIOLATION = 1008
 
@@ -46,14 +47,17 @@ class Tunnel:
         endpoint: Endpoint,
         client: Peer,
         connection: UpstreamConnection,
-        extensions: str,
+        headers: Headers,
         *,
+        max_message_bytes: int,
         on_end: Callable[[Usage, str], None],
         on_output: Callable[[int], None],
     ) -> None:
         self._client = client
         self._connection: UpstreamConnection | None = connection
-        self._parser = websocket_parser(endpoint, extensions)
+        self._parser = websocket_parser(endpoint, headers)
+        self._sent = FrameGuard(masked=True, max_message_bytes=max_message_bytes)
+        self._received = FrameGuard(masked=False, max_message_bytes=max_message_bytes)
         self._on_end = on_end
         self._on_output = on_output
         self._ended = False
@@ -66,11 +70,12 @@ class Tunnel:
         if self._connection is not None:
             self._connection.write(data)
             self._parser.feed_client(data)
-            self._check()
+            self._sent.feed(data)
+            self._check(self._sent)
 
     def client_gone(self) -> None:
         """The client's connection ended."""
-        self._end("" if self._parser.closed else "client_disconnected")
+        self._end("" if self._closed else "client_disconnected")
 
     def client_paused(self) -> None:
         """The client reads slowly."""
@@ -105,15 +110,15 @@ class Tunnel:
             return
         self._client.send(data)
         self._parser.feed_server(data)
+        self._received.feed(data)
         self._output_bytes += len(data)
         self._on_output(self._output_bytes)
-        self._check()
+        self._check(self._received)
 
     def on_upstream_failure(self, failure: Failure) -> None:
         """The upstream's connection ended."""
         self._connection = None
-        clean = self._parser.closed
-        self._end("" if clean else f"upstream_{failure.value}")
+        self._end("" if self._closed else f"upstream_{failure.value}")
         self._client.close_after()
 
     def on_upstream_paused(self) -> None:
@@ -126,8 +131,12 @@ class Tunnel:
 
     # -- inside ------------------------------------------------------------------
 
-    def _check(self) -> None:
-        violation = self._parser.violation
+    @property
+    def _closed(self) -> bool:
+        return self._sent.closed or self._received.closed
+
+    def _check(self, guard: FrameGuard) -> None:
+        violation = guard.violation
         if violation is not None and not self._ended:
             self._close_both(violation, "protocol error", "websocket_protocol_error")
 
