@@ -59,7 +59,7 @@ class FrameGuard:
         data = self._buffer + data if self._buffer else data
         self._buffer = b""
         at = 0
-        while at < len(data) and self.violation is None:
+        while at < len(data) and self.violation is None and not self.closed:
             if self._left:
                 taken = data[at : at + self._left]
                 self._payload(taken)
