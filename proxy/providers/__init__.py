@@ -10,8 +10,20 @@ folder of fixtures under ``tests/wire/fixtures``.
 from __future__ import annotations
 
 from functools import lru_cache
+from urllib.parse import unquote
 
-from proxy.providers import anthropic, openai, responses
+from proxy.providers import (
+    anthropic,
+    azure,
+    bedrock,
+    cohere,
+    gemini,
+    hosted,
+    mistral,
+    ollama,
+    openai,
+    responses,
+)
 from proxy.providers.base import (
     NO_FACTS,
     Endpoint,
@@ -25,6 +37,7 @@ from proxy.providers.edit import UsageChunkFilter, ask_for_usage, replace_model
 from proxy.providers.family import Family, SessionParser
 from proxy.providers.limits import RateLimit, rate_limits, retry_after
 from proxy.providers.reading import BodyParser
+from proxy.providers.realtime import Session
 from proxy.providers.requests import read_facts
 from proxy.providers.vendors import provider_of
 
@@ -32,7 +45,14 @@ from proxy.providers.vendors import provider_of
 FAMILIES: dict[str, Family] = {
     family.wire: family
     for family in (
+        bedrock.FAMILY,
+        gemini.FAMILY,
         anthropic.FAMILY,
+        cohere.FAMILY,
+        hosted.FAMILY,
+        ollama.FAMILY,
+        azure.FAMILY,
+        mistral.FAMILY,
         responses.FAMILY,
         openai.FAMILY,
     )
@@ -54,6 +74,7 @@ __all__ = [
     "response_parser",
     "retry_after",
     "stream_error",
+    "websocket_parser",
 ]
 
 
@@ -90,6 +111,8 @@ def _recognise(provider: str, wire: str, method: str, path: str, sse: bool) -> E
             if found is None:
                 continue
             model = found.groupdict().get("model")
+            if model is not None:
+                model = unquote(model)
             return Endpoint(
                 provider=provider,
                 wire=family.wire,
@@ -97,6 +120,7 @@ def _recognise(provider: str, wire: str, method: str, path: str, sse: bool) -> E
                 model=model,
                 metered=rule.metered,
                 streams=rule.streams,
+                framing="json-array" if rule.streams and family.array_streams and not sse else "",
             )
     return Endpoint(provider=provider, wire=wire or _DEFAULT.wire, name="unknown")
 
@@ -122,6 +146,11 @@ def response_parser(
 ) -> UsageParser:
     """The parser of one response body."""
     return BodyParser(_family(endpoint.wire).reader(endpoint, facts), status, headers)
+
+
+def websocket_parser(endpoint: Endpoint, headers: Headers) -> SessionParser:
+    """The parser of a WebSocket session; ``headers`` are those of the 101 answer."""
+    return Session(endpoint, headers)
 
 
 def refusal(wire: str, refused: Refusal) -> RefusalResponse:

@@ -69,6 +69,8 @@ class Family:
     stream_error: Callable[[Endpoint, Refusal], bytes]
     turn: Callable[[dict[str, Any]], Turn | None] = field(default=lambda _: None)
     facts: Callable[[dict[str, Any]], dict[str, Any]] = field(default=lambda _: {})
+    #: Do its streams come as one JSON array unless the query says ``alt=sse``?
+    array_streams: bool = False
 
 
 __all__ = ["Family", "Headers", "Rule", "SessionParser", "Shape", "Turn"]

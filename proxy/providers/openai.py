@@ -259,6 +259,12 @@ FAMILY = Family(
         _rule(r"/agents/completions$", "chat_completions", "POST"),
         _rule(r"/completions$", "completions", "POST"),
         _rule(r"/embeddings$|/embed$", "embeddings"),
+        _rule(
+            r"/realtime/(?:client_secrets|calls|sessions|transcription_sessions)",
+            "realtime_http",
+            metered=False,
+        ),
+        _rule(r"/realtime$", "realtime_ws", "GET"),
         _rule(r"/images?(?:/(?:generations|edits|variations))?$", "images", "POST"),
         _rule(r"/audio/speech$|/tts$|/text-to-speech(?:/|$)", "audio_speech", "POST"),
         _rule(r"/audio/(?:transcriptions|translations)$|/stt$", "audio_transcription", "POST"),

@@ -35,6 +35,9 @@ _SALVAGED = frozenset(
         b"service_tier",
     )
 )
+#: Endpoints that know ``stream_options``, and vendors that don't, or tell their usage unasked.
+_ASKABLE = frozenset(("chat_completions", "completions"))
+_UNASKED = frozenset(("mistral", "cohere", "perplexity", "pollinations", "huggingface"))
 _MAX_SALVAGED_BYTES = 262_144
 
 
@@ -55,6 +58,8 @@ def read_facts(
         return RequestFacts(body_bytes=len(body))
     found: dict[str, Any] = family.facts(doc)
     turn = family.turn(doc) if whole else None
+    if endpoint.name not in _ASKABLE or endpoint.provider in _UNASKED:
+        found["include_usage"] = None
     model = doc.get("model", doc.get("modelId"))
     return RequestFacts(
         model=model[:256] if isinstance(model, str) else endpoint.model,
