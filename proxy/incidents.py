@@ -22,6 +22,7 @@ from detection.types import Action, Series, Signal, Verdict
 from proxy import incidents_life as life
 from proxy.incidents_model import EventKind, Incident, IncidentEvent, State, fingerprint_of
 from proxy.incidents_store import Documents, IncidentStore
+from proxy.store.errors import ConflictError, StoreError
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +88,7 @@ class IncidentBook:
         self._dismissed: list[Dismissed] = []
         self._known: dict[str, Incident] = {}
         self.dropped = 0
+        self.failed = 0
         self.retries = 0
 
     def on_verdict(self, verdict: Verdict) -> None:
@@ -128,16 +130,10 @@ class IncidentBook:
             self._wake.clear()
             try:
                 while self._queue:
-                    item = self._queue[0]
-                    if isinstance(item, Verdict):
-                        await self._take_verdict(item)
-                    else:
-                        await self._take_action(item)
-                    if self._queue and self._queue[0] is item:
-                        self._queue.popleft()
+                    await self._take(self._queue[0])
                 await self._look_around()
                 wait = _RETRY_SECONDS
-            except Exception as error:
+            except StoreError as error:
                 self.retries += 1
                 log.warning("incidents_wait_for_store", error=type(error).__name__)
                 await asyncio.sleep(wait)
@@ -148,6 +144,21 @@ class IncidentBook:
                     await asyncio.wait_for(self._wake.wait(), self.rules.poll)
                 except TimeoutError:
                     pass
+
+    async def _take(self, item: Verdict | Action) -> None:
+        try:
+            if isinstance(item, Verdict):
+                await self._take_verdict(item)
+            else:
+                await self._take_action(item)
+        except StoreError:
+            raise
+        except Exception as error:
+            # One verdict that can't be told must not hold back all that follow.
+            self.failed += 1
+            log.error("incident_not_told", error=type(error).__name__)
+        if self._queue and self._queue[0] is item:
+            self._queue.popleft()
 
     async def acknowledge(self, incident_id: str, actor: str, note: str = "") -> Incident | None:
         """A person has it in hand. ``None`` where there is no such active incident."""
@@ -166,6 +177,14 @@ class IncidentBook:
     ) -> Incident | None:
         """A person says that it was a false alarm; the engine learns from it."""
         return await self._close(incident_id, State.DISMISSED, actor, resolution, root_cause)
+
+    async def note(self, fingerprint: str, kind: str, text: str) -> None:
+        """Add a line to the timeline of the newest incident of a fingerprint."""
+        now = self._clock()
+        await self._change(
+            fingerprint,
+            lambda live: (live.with_entry(now, kind, text), None) if live is not None else None,
+        )
 
     async def _close(
         self, incident_id: str, state: State, actor: str, resolution: str, root_cause: str
@@ -226,7 +245,7 @@ class IncidentBook:
                 if kind is not None:
                     self._tell(incident, kind)
                 return incident
-        raise RuntimeError("an incident is changed by too many at once")
+        raise ConflictError("an incident is changed by too many at once")
 
     def _tell(self, incident: Incident, kind: EventKind) -> None:
         if incident.active:

@@ -75,8 +75,8 @@ class Message:
 
     ``kind`` is ``firing``, ``acknowledged``, ``resolved``, ``digest`` or
     ``report``. ``lane`` names the thread that belongs together; messages of one
-    lane arrive in order. ``page`` marks the one message of an incident that may
-    wake a person.
+    lane arrive in order. ``group`` is the notification log it stands in.
+    ``page`` marks the one message of an incident that may wake a person.
     """
 
     id: str
@@ -86,6 +86,7 @@ class Message:
     title: str
     cards: tuple[Card, ...]
     created_at: float
+    group: str = ""
     page: bool = False
     lines: tuple[str, ...] = ()
     attachment: Attachment | None = None
