@@ -89,7 +89,7 @@ class RuntimeMetrics:
 
     ``rejected``, ``upstream_failures``, ``decisions``, ``detector_failures``,
     ``config_reloads`` and ``auth_failures`` are keyed by a word of a closed
-    set; ``verdicts`` by ``(signal, tier)``.
+    set, ``unpriced`` by provider, ``verdicts`` by ``(signal, tier)``.
     """
 
     def __init__(self) -> None:
@@ -103,6 +103,7 @@ class RuntimeMetrics:
         self.rejected: defaultdict[str, int] = defaultdict(int)
         self.upstream_failures: defaultdict[str, int] = defaultdict(int)
         self.decisions: defaultdict[str, int] = defaultdict(int)
+        self.unpriced: defaultdict[str, int] = defaultdict(int)
         self.verdicts: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.detector_failures: defaultdict[str, int] = defaultdict(int)
         self.config_reloads: defaultdict[str, int] = defaultdict(int)
@@ -155,6 +156,7 @@ class RuntimeMetrics:
             ("tokenweir_rejected_requests_total", self.rejected),
             ("tokenweir_upstream_failures_total", self.upstream_failures),
             ("tokenweir_decisions_total", self.decisions),
+            ("tokenweir_unpriced_requests_total", self.unpriced),
             ("tokenweir_detector_failures_total", self.detector_failures),
             ("tokenweir_config_reloads_total", self.config_reloads),
             ("tokenweir_admin_auth_failures_total", self.auth_failures),

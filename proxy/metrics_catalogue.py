@@ -75,7 +75,7 @@ _ALL: Final = (
            (_PROVIDER, _MODEL), max_series=100, buckets=semconv.DURATION_BUCKETS_SECONDS),
     Metric("tokenweir_unpriced_requests_total", "counter",
            "Calls of models without a known price, billed at the dearest of their family.",
-           (_PROVIDER, _MODEL)),
+           (_PROVIDER,)),
     Metric("tokenweir_usage_source_requests_total", "counter",
            "Calls by where their usage came from: reported, estimated or unknown.", ("source",)),
     Metric("tokenweir_requests_in_flight", "gauge", "Calls being served now."),
