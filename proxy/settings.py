@@ -11,7 +11,7 @@ import re
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from detection.types import Mode
 from proxy.pattern import Pattern
@@ -163,6 +163,11 @@ class KeysSettings(_Section):
     )
     aliases: dict[Annotated[str, Field(pattern=r"^key_[0-9a-f]{12}$")], str] = Field(
         default_factory=dict, description="Readable names: fingerprint (key_ + 12 hex) -> name."
+    )
+    install_secret: SecretStr | None = Field(
+        None,
+        description="Secret behind the fingerprints of keys. Unset: made at the first start and "
+        "kept in the data directory. Replicas on several machines need the same one.",
     )
     rotation_overlap_seconds: float = Field(
         3600.0, ge=0, description="How long a rotated key's old secret still works."

@@ -1,0 +1,143 @@
+"""What a call may cost, before it is made.
+
+Owns: the upper bound where the client gave one, and what was learned of
+tokens per byte and answer length where it didn't. Must never: price a call by
+itself; the rates are handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from detection.types import Observation
+from proxy.context import RequestContext
+
+_MOST_LEARNED = 20_000
+_FIRST_OUTPUT_TOKENS = 2048
+_SAMPLES = 5
+_DECAY = 0.995
+_OUTPUT_TOKENS_PER_BYTE = 0.3
+
+
+class Rates(NamedTuple):
+    """Dearest rates of a model in nano-USD: per input token, output token, and call."""
+
+    input: int
+    output: int
+    call: int = 0
+
+
+class Estimate(NamedTuple):
+    """``bounded``: no call that keeps to its ``max_tokens`` uses more than this."""
+
+    tokens: int
+    cost: int
+    input_cost: int
+    output_tokens: int
+    output_rate: int
+    bounded: bool
+    learn: tuple[str, str]
+
+
+class _Learned:
+    __slots__ = ("count", "input_per_byte", "mean_output", "peak_output", "tokens_per_byte")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.input_per_byte = 0.0
+        self.mean_output = 0.0
+        self.peak_output = 0.0
+        self.tokens_per_byte = _OUTPUT_TOKENS_PER_BYTE
+
+
+class Estimator:
+    """Estimates calls and learns from what they were.
+
+    ``rates(provider, model, project)`` gives the dearest rates that can apply.
+    """
+
+    def __init__(self, rates: Callable[[str, str | None, str | None], Rates]) -> None:
+        self._rates = rates
+        self._cached: dict[tuple[str, str | None, str | None], Rates] = {}
+        self._learned: dict[tuple[str, str], _Learned] = {}
+
+    def forget_rates(self) -> None:
+        """Prices changed."""
+        self._cached.clear()
+
+    def estimate(self, ctx: RequestContext) -> Estimate:
+        """What to reserve for a call.
+
+        A token is at least a byte of a JSON body, so its size bounds the prompt;
+        where more tokens than bytes were once seen (pictures and documents by
+        reference, stored conversations) that ratio is used with half again.
+        """
+        name = (ctx.agent or ctx.key or "", ctx.model or "")
+        rates = self._rates_of(ctx)
+        if not ctx.metered:
+            return Estimate(0, 0, 0, 0, rates.output, True, name)
+        learned = self._learned.get(name)
+        facts = ctx.facts
+        ratio = 1.0
+        known = learned is not None and learned.count >= _SAMPLES
+        most = facts.max_output_tokens
+        if learned is not None and learned.input_per_byte > 1.0:
+            ratio = learned.input_per_byte * 1.5
+        elif known and most is None and learned is not None:
+            ratio = min(1.0, learned.input_per_byte * 1.25)
+        input_tokens = int(facts.body_bytes * ratio) + 8
+        if most is not None:
+            output_tokens = most * max(1, facts.choices)
+        elif known and learned is not None:
+            output_tokens = int(max(learned.peak_output, 2 * learned.mean_output) * 1.1) + 16
+        else:
+            output_tokens = _FIRST_OUTPUT_TOKENS * max(1, facts.choices)
+        input_cost = input_tokens * rates.input + rates.call
+        return Estimate(
+            input_tokens + output_tokens,
+            input_cost + output_tokens * rates.output,
+            input_cost,
+            output_tokens,
+            rates.output,
+            most is not None,
+            name,
+        )
+
+    def output_tokens(self, name: tuple[str, str], output_bytes: int) -> int:
+        """Tokens that an answer of so many bytes of text likely has."""
+        learned = self._learned.get(name)
+        ratio = learned.tokens_per_byte if learned is not None else _OUTPUT_TOKENS_PER_BYTE
+        return int(output_bytes * ratio)
+
+    def learn(
+        self, name: tuple[str, str], body_bytes: int, output_bytes: int, done: Observation
+    ) -> None:
+        """Take what the provider reported. Estimates teach nothing."""
+        if done.usage_source != "reported":
+            return
+        learned = self._learned.get(name)
+        if learned is None:
+            if len(self._learned) >= _MOST_LEARNED:
+                self._learned.pop(next(iter(self._learned)))
+            learned = self._learned[name] = _Learned()
+        learned.count += 1
+        if done.input_tokens is not None and body_bytes > 0:
+            seen = done.input_tokens / body_bytes
+            learned.input_per_byte = max(seen, learned.input_per_byte * _DECAY)
+        if done.output_tokens is not None:
+            tokens = done.output_tokens
+            learned.peak_output = max(float(tokens), learned.peak_output * _DECAY)
+            learned.mean_output += (tokens - learned.mean_output) / min(learned.count, 50)
+            if output_bytes >= 64:
+                ratio = tokens / output_bytes
+                learned.tokens_per_byte += 0.1 * (ratio - learned.tokens_per_byte)
+
+    def _rates_of(self, ctx: RequestContext) -> Rates:
+        name = (ctx.provider, ctx.model, ctx.project)
+        found = self._cached.get(name)
+        if found is None:
+            if len(self._cached) >= _MOST_LEARNED:
+                self._cached.clear()
+            found = self._cached[name] = self._rates(*name)
+        return found
