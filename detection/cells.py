@@ -200,7 +200,7 @@ def members(state: SeriesState, kind: str) -> dict[str, float]:
 def series_of(o: Observation) -> list[Series]:
     """All series that a call is counted in.
 
-    >>> [s.dimension for s in series_of(Observation(0.0, "x", key="k", model="m"))]
+    >>> [str(s.dimension) for s in series_of(Observation(0.0, "x", key="k", model="m"))]
     ['total', 'model', 'key', 'key_model']
     """
     found = [TOTAL]

@@ -17,7 +17,7 @@ from hashlib import blake2s
 
 from detection.settings import LadderStep, PolicyRule, PolicySettings, matches_value
 from detection.state import WIDE
-from detection.types import Action, ActionKind, Mode, Series, Signal, Tier, Verdict
+from detection.types import Action, ActionKind, Series, Signal, Tier, Verdict
 
 #: Never done on weak evidence.
 HARSH = frozenset((ActionKind.BLOCK, ActionKind.DISABLE_KEY, ActionKind.CUT_STREAMS))

@@ -18,16 +18,22 @@ DAY = 8640
 DAYS_KEPT = 42
 RECORD_DAYS = 28
 HOURS_OF_WEEK = 168
+MINUTE = 6
+STEADY = 4 * MINUTE
+#: Half-hours with calls, beyond which old ones fade from the busy level.
+BUSY_KEPT = 1000.0
 #: Half-hours remembered one by one: a day.
 RECENT = 48
 #: Below so many calls in a half-hour its total stands for all its maxima.
 QUIET = 8
 
 #: What a record is kept of: the name, the window in 10 s buckets, calls or cost.
+#: ``steady_60`` is the least of the last four minutes: what went on, not what burst.
 WINDOWS: tuple[tuple[str, int, bool], ...] = (
     ("calls_60", 6, False),
     ("calls_300", 30, False),
     ("calls_900", 90, False),
+    ("steady_60", STEADY, False),
     ("cost_300", 30, True),
     ("cost_900", 90, True),
     ("cost_3600", 360, True),
@@ -47,6 +53,7 @@ class Profile:
     __slots__ = (
         "_held",
         "_slots",
+        "busy",
         "days",
         "first",
         "learned",
@@ -64,6 +71,7 @@ class Profile:
         self.records = [0] * len(WINDOWS)
         self.learned = False
         self.recent: list[list[int]] = []
+        self.busy = [0.0, 0.0]
         self._held: list[int] | None = None
         self._slots: array[float] | None = None
 
@@ -95,6 +103,10 @@ class Profile:
         if calls:
             maxima = _maxima(window, back, calls, cost)
         self._count(self.rolled, calls, cost)
+        if calls:
+            busy = self.busy
+            fade = 0.5 if busy[0] >= BUSY_KEPT else 1.0
+            busy[0], busy[1] = busy[0] * fade + 1.0, busy[1] * fade + calls
         self.recent.append([calls, cost])
         if len(self.recent) > RECENT:
             del self.recent[0]
@@ -166,6 +178,10 @@ class Profile:
         mean /= weight
         return mean, max(0.0, square / weight - mean * mean)
 
+    def busy_level(self) -> float:
+        """Mean calls per 10 s over the half-hours that had any, 0 where unknown."""
+        return self.busy[1] / self.busy[0] / HALF_HOUR if self.busy[0] else 0.0
+
     def record(self, name: str) -> int:
         """The greatest value of a window so far, 0 where nothing is known."""
         return self.records[INDEX[name]]
@@ -187,6 +203,7 @@ class Profile:
             "days": [list(row) for row in self.days],
             "records": list(self.records),
             "learned": self.learned,
+            "busy": list(self.busy),
             "recent": [list(pair) for pair in self.recent],
             "held": self._held,
             "slots": None if self._slots is None else self._slots.tolist(),
@@ -200,11 +217,20 @@ class Profile:
         profile.days = [[int(v) for v in row] for row in saved["days"]]
         profile.records = [int(v) for v in saved["records"]]
         profile.learned = bool(saved["learned"])
+        profile.busy = [float(v) for v in saved["busy"]]
         profile.recent = [[int(v) for v in pair] for pair in saved["recent"]]
         held = saved["held"]
         profile._held = None if held is None else [int(v) for v in held]
         profile._slots = None if saved["slots"] is None else array("f", saved["slots"])
         return profile
+
+
+def _steadiest(ends: list[int]) -> int:
+    """The greatest "least of four minutes in a row" in the last half-hour of ``ends``."""
+    ends = ends[-(HALF_HOUR + STEADY + 1) :]
+    minutes = list(map(sub, ends[MINUTE:], ends))
+    rows = [minutes[shift:] for shift in range(0, STEADY, MINUTE)]
+    return max(map(min, *rows), default=0)
 
 
 def _greater(one: Iterable[int], other: Iterable[int]) -> list[int]:
@@ -219,7 +245,10 @@ def _maxima(window: Window, back: int, calls: int, cost: int) -> list[int]:
     if back:
         del ends_calls[-back:], ends_cost[-back:]
     maxima = []
-    for _, width, paid in WINDOWS:
+    for name, width, paid in WINDOWS:
+        if name == "steady_60":
+            maxima.append(_steadiest(ends_calls))
+            continue
         ends = ends_cost if paid else ends_calls
         first = max(width, len(ends) - HALF_HOUR)
         if first >= len(ends):

@@ -4,10 +4,11 @@ Owns: the judge that ``volume_surge`` and ``spend_spike`` share, and the questio
 whether volume may stand as a second family of evidence. Must never: decide a
 verdict.
 
-The sequential judge asks three things at once: is the window above every such
-window of the last 28 days by a ratio, is it above a floor, and does its tail
-probability or its e-process call it significant. A record is what makes bursty
-keys bearable: two thirds of real keys beat a mere quantile every week.
+The sequential judge compares with the series' own records of 28 days, since two
+thirds of real keys beat a mere quantile every week. A burst is critical at three
+times the record of its window. A steady surge is critical sooner, at 1.3 times the
+record of "the least of four minutes in a row", if it is also a jump: five times the
+hour before, eight times the usual busy level. A launch that doubles a key is neither.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from detection.profile import Profile
+from detection.profile import MINUTE, STEADY, Profile
 from detection.settings import DetectionSettings
 from detection.state import SeriesState, View
 from detection.stats import moment_dispersion, negative_binomial_tail, shiryaev_roberts
@@ -109,7 +110,34 @@ class SequentialJudge:
             score = self._score(view, profile, stick, float(observed), record)
             if score is not None and (best is None or score.tier > best.tier):
                 best = score
+        if not self.sticks[0].paid:
+            steady = self._steady(view, profile, slack)
+            if steady is not None and (best is None or steady.tier > best.tier):
+                best = steady
         return best
+
+    def _steady(self, view: View, profile: Profile, slack: float) -> Score | None:
+        """A surge that lasts four minutes and is a jump, not growth."""
+        window, volume = view.state.window, self.settings.volume
+        record = profile.record("steady_60") * slack
+        hour = (window.calls_in(360) - window.calls_in(STEADY)) / (360 - STEADY)
+        least = max(
+            float(self.settings.floors.calls_in_60_seconds),
+            volume.steady_ratio * record,
+            volume.hour_ratio * hour * MINUTE,
+            volume.usual_ratio * slack * profile.busy_level() * MINUTE,
+        )
+        edges = [window.calls_in(n) for n in range(0, STEADY + 1, MINUTE)]
+        minutes = [b - a for a, b in pairwise(edges)]
+        if minutes[0] < least:
+            _leave(view, False, least - minutes[0])
+            return None
+        _leave(view, False, max(1.0, minutes[0] * 0.04))
+        observed = float(min(minutes))
+        if observed < least:
+            return None
+        stick = Yardstick("steady_60", STEADY, False, least)
+        return self._made(view, stick, Tier.CRITICAL, observed, record, None, None)
 
     def _score(
         self, view: View, profile: Profile, stick: Yardstick, observed: float, record: float
@@ -134,6 +162,18 @@ class SequentialJudge:
             tier = Tier.INFO
         else:
             return None
+        return self._made(view, stick, tier, observed, record, p_value, e_value)
+
+    def _made(
+        self,
+        view: View,
+        stick: Yardstick,
+        tier: Tier,
+        observed: float,
+        record: float,
+        p_value: float | None,
+        e_value: float | None,
+    ) -> Score:
         scale = NANO if stick.paid else 1
         return Score(
             self.signal,
@@ -141,7 +181,7 @@ class SequentialJudge:
             tier,
             observed / scale,
             baseline=record / scale,
-            ratio=ratio,
+            ratio=observed / record if record > 0 else None,
             p_value=p_value,
             e_value=e_value,
             window_seconds=stick.buckets * 10.0,
@@ -149,7 +189,7 @@ class SequentialJudge:
             ceiling=Tier.CRITICAL,
             detail={
                 "unit": "usd" if stick.paid else "calls",
-                "baseline_is": "own_record",
+                "record": stick.record,
                 "soft_cap_per_second": self._soft_cap(view, stick, observed, record),
             },
         )
