@@ -16,7 +16,7 @@ from typing import Any
 
 from proxy.providers.base import Endpoint, RequestFacts
 from proxy.providers.family import Family, Rule
-from proxy.providers.reading import Reader, count, items, part, text
+from proxy.providers.reading import CountReader, QuietReader, Reader, count, items, part, text
 from proxy.providers.refusals import anthropic_refusal, anthropic_stream_error
 from proxy.providers.turns import anthropic_facts, chat_turn
 
@@ -36,6 +36,9 @@ def message_counts(native: dict[str, Any]) -> dict[str, Any]:
     split = part(native, "cache_creation")
     five = count(split.get("ephemeral_5m_input_tokens"))
     hour = count(split.get("ephemeral_1h_input_tokens"))
+    if written is not None and (five or 0) + (hour or 0) != written:
+        # The split stands only in message_start: stale once the total has changed.
+        five = hour = None
     given = None
     if fresh is not None or read is not None or written is not None:
         given = (fresh or 0) + (read or 0) + (written or 0)
@@ -61,26 +64,12 @@ def message_counts(native: dict[str, Any]) -> dict[str, Any]:
 
 
 def merged_usage(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """The cumulative usage: later counts replace earlier ones.
-
-    The split of cache writes by lifetime stands only in ``message_start``; it is
-    stale once the total of writes has changed, and then left out.
-    """
-    found = dict(earlier)
-    found.update({name: value for name, value in later.items() if value is not None})
-    if "cache_creation" not in later and (
-        earlier.get("cache_creation_input_tokens") != found.get("cache_creation_input_tokens")
-    ):
-        found.pop("cache_creation", None)
-    return found
+    """The cumulative usage: later counts replace earlier ones."""
+    return {**earlier, **{name: value for name, value in later.items() if value is not None}}
 
 
 class MessagesReader(Reader):
     """One message, whole or told in events."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._final: dict[str, Any] | None = None
 
     def counts(self, native: dict[str, Any]) -> dict[str, Any]:
         return message_counts(native)
@@ -103,8 +92,7 @@ class MessagesReader(Reader):
         usage = doc.get("usage")
         if isinstance(usage, dict) and usage:
             self.native = usage
-        if doc.get("stop_reason") is not None:
-            self.add_finish(0, doc["stop_reason"])
+        self.add_finish(0, doc.get("stop_reason"))
         for block in items(doc, "content"):
             self._block(block)
 
@@ -114,6 +102,8 @@ class MessagesReader(Reader):
         kind = block.get("type")
         if kind == "tool_use":
             self.add_tool(block.get("name"))
+        elif kind == "fallback":
+            self.model = text(part(block, "to").get("model")) or self.model
         elif kind in ("server_tool_use", "mcp_tool_use"):
             self.add_server_tool(block.get("name"))
         for member in ("text", "thinking"):
@@ -157,7 +147,6 @@ class MessagesReader(Reader):
             self.add_finish(0, reason)
         usage = doc.get("usage")
         if isinstance(usage, dict) and usage:
-            self._final = usage
             self.native = merged_usage(self.native or {}, usage)
 
     def usage(self, *, complete: bool, streamed: bool) -> Any:
@@ -185,7 +174,9 @@ def _iterations(steps: list[Any]) -> dict[str, Any]:
 
 
 def _reader(endpoint: Endpoint, facts: RequestFacts) -> Reader:
-    return MessagesReader()
+    if endpoint.name == "count_tokens":
+        return CountReader()
+    return MessagesReader() if endpoint.name != "batches" else QuietReader()
 
 
 def _rule(path: str, endpoint: str, *methods: str, metered: bool = True) -> Rule:
@@ -197,7 +188,7 @@ FAMILY = Family(
     rules=(
         _rule(r"/messages/count_tokens$", "count_tokens", metered=False),
         _rule(r"/messages/batches(?:/|$)", "batches", metered=False),
-        _rule(r"/messages$", "messages", "POST"),
+        _rule(r"^(?!.*/threads/).*/messages$", "messages", "POST"),
         _rule(r"/v1/complete$", "anthropic_complete", "POST"),
         Rule(re.compile(r"/publishers/anthropic/models/(?P<model>[^/:]+):rawPredict$"), "messages"),
         Rule(

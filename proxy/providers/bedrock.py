@@ -17,10 +17,10 @@ from detection.types import CallError
 from proxy.providers.anthropic import MessagesReader, message_counts
 from proxy.providers.base import Endpoint, Headers, RequestFacts
 from proxy.providers.cohere import cohere_counts
+from proxy.providers.counts import compatible_counts
 from proxy.providers.family import Family, Rule
-from proxy.providers.gemini import CountReader
-from proxy.providers.openai import CompatibleReader, compatible_counts
-from proxy.providers.reading import Reader, count, items, part, text
+from proxy.providers.openai import CompatibleReader
+from proxy.providers.reading import CountReader, Reader, count, items, part, text
 from proxy.providers.refusals import bedrock_refusal, bedrock_stream_error
 from proxy.providers.turns import chat_turn, converse_facts
 

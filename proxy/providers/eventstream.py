@@ -110,6 +110,14 @@ class EventStreamFramer:
         self._reader.event(name.encode(), doc if doc is not None else {})
 
 
+def is_event_stream(data: bytes) -> bool:
+    """Does a body begin with a message, whatever its label says?"""
+    if len(data) < 12:
+        return False
+    _, _, check = _PRELUDE.unpack_from(data)
+    return bool(crc32(data[:8]) == check)
+
+
 def read_headers(data: bytes) -> dict[str, str]:
     """The headers of a message that are strings; others are passed over."""
     found: dict[str, str] = {}

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from proxy.providers.base import Endpoint, RequestFacts
 from proxy.providers.family import Family, Rule
-from proxy.providers.reading import Reader, count, items, part, text
+from proxy.providers.reading import CountReader, QuietReader, Reader, count, items, part, text
 from proxy.providers.refusals import google_refusal, google_stream_error
 from proxy.providers.turns import gemini_facts, gemini_turn
 
@@ -35,8 +35,11 @@ def _of_modality(details: Any, modality: str) -> int | None:
     found = None
     for entry in details if isinstance(details, list) else ():
         if isinstance(entry, dict) and str(entry.get("modality", "")).upper() == modality:
-            tokens = count(member(entry, "tokenCount") or entry.get("tokens"))
-            found = (found or 0) + (tokens or 0)
+            tokens = count(member(entry, "tokenCount"))
+            if tokens is None:
+                tokens = count(entry.get("tokens"))
+            if tokens is not None:
+                found = (found or 0) + tokens
     return found
 
 
@@ -222,18 +225,13 @@ class InteractionsReader(Reader):
             self.add_server_tool(kind)
 
 
-class CountReader(Reader):
-    """Answers that count tokens which nobody was billed for."""
+class CachedContentReader(QuietReader):
+    """A cache's description: its model, and how large it is, which is no usage."""
 
     def document(self, doc: Any) -> None:
-        if not isinstance(doc, dict) or self.status >= 400:
-            self.fail(doc)
-            return
-        for name in ("input_tokens", "totalTokens", "total_tokens", "inputTokens"):
-            counted = count(doc.get(name))
-            if counted is not None:
-                self.extra["counted_tokens"] = counted
-                return
+        super().document(doc)
+        if isinstance(doc, dict):
+            self.model = text(doc.get("model"))
 
 
 def _reader(endpoint: Endpoint, facts: RequestFacts) -> Reader:
@@ -241,6 +239,10 @@ def _reader(endpoint: Endpoint, facts: RequestFacts) -> Reader:
         return InteractionsReader()
     if endpoint.name == "count_tokens":
         return CountReader()
+    if endpoint.name == "cached_contents":
+        return CachedContentReader()
+    if not endpoint.metered and endpoint.name != "batches":
+        return QuietReader()
     return GeminiReader()
 
 

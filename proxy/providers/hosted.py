@@ -100,7 +100,7 @@ class TaskReader(Reader):
 
 def _reader(endpoint: Endpoint, facts: RequestFacts) -> Reader:
     if endpoint.name == "cloudflare_run":
-        return WorkersReader()
+        return WorkersReader(judged=False)
     if endpoint.name == "watsonx_generation":
         return WatsonxReader()
     return TaskReader()

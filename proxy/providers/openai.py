@@ -10,82 +10,23 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from proxy.providers.assistants import RunReader
 from proxy.providers.base import Endpoint, RequestFacts
+from proxy.providers.counts import compatible_counts
 from proxy.providers.family import Family, Rule
-from proxy.providers.reading import Reader, count, items, part, text
+from proxy.providers.reading import QuietReader, Reader, items, part, text
 from proxy.providers.refusals import openai_refusal, openai_stream_error
 from proxy.providers.turns import chat_facts, chat_turn
 
 _CONTENT = b'"content":"'
 
 
-def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
-    """The counts in a usage object of OpenAI's kind, whoever sent it.
-
-    Field names: OpenAI chat and Responses; ``prompt_cache_hit_tokens`` DeepSeek;
-    ``num_cached_tokens`` Mistral; top-level ``cached_tokens`` Moonshot;
-    top-level ``reasoning_tokens`` Perplexity; ``cache_read_input_tokens`` Baseten.
-    """
-    taken = native.get
-    given = count(taken("prompt_tokens"))
-    if given is None:
-        given = count(taken("input_tokens"))
-    made = count(taken("completion_tokens"))
-    if made is None:
-        made = count(taken("output_tokens"))
-    before = (
-        taken("prompt_tokens_details")
-        or taken("input_tokens_details")
-        or taken("input_token_details")
-        or taken("prompt_token_details")
-    )
-    after = (
-        taken("completion_tokens_details")
-        or taken("output_tokens_details")
-        or taken("output_token_details")
-    )
-    found: dict[str, Any] = {}
-    cached = reasoning = None
-    if isinstance(before, dict):
-        cached = count(before.get("cached_tokens"))
-        found["cache_write_tokens"] = count(
-            before.get("cache_write_tokens", before.get("cache_creation_tokens"))
-        )
-        found["audio_input_tokens"] = count(before.get("audio_tokens"))
-        found["image_input_tokens"] = count(before.get("image_tokens"))
-    if isinstance(after, dict):
-        reasoning = count(after.get("reasoning_tokens"))
-        found["audio_output_tokens"] = count(after.get("audio_tokens"))
-        found["image_output_tokens"] = count(after.get("image_tokens"))
-    for name in (
-        "prompt_cache_hit_tokens",
-        "num_cached_tokens",
-        "cached_tokens",
-        "cache_read_input_tokens",
-    ):
-        if cached is None:
-            cached = count(taken(name))
-    if found.get("cache_write_tokens") is None:
-        found["cache_write_tokens"] = count(taken("cache_creation_input_tokens"))
-    if reasoning is None:
-        reasoning = count(taken("reasoning_tokens"))
-    total = count(taken("total_tokens"))
-    if reasoning and given is not None and made is not None and given + made + reasoning == total:
-        # xAI and some hosts count reasoning beside the completion, not in it.
-        made += reasoning
-    found["input_tokens"] = given
-    found["output_tokens"] = made
-    found["cached_input_tokens"] = cached
-    found["reasoning_tokens"] = reasoning
-    found["total_tokens"] = total
-    return found
-
-
 class CompatibleReader(Reader):
     """Chat completions and their kin."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, judged: bool = True) -> None:
         super().__init__()
+        self.judged = judged
         self._calls: dict[Any, str] = {}
 
     def counts(self, native: dict[str, Any]) -> dict[str, Any]:
@@ -190,6 +131,7 @@ class CompatibleReader(Reader):
 
     def _delta(self, index: Any, delta: dict[str, Any]) -> bytes | None:
         """One delta of a choice; the member that holds its text if that is all."""
+        member: bytes | None = None
         for call in items(delta, "tool_calls"):
             if not isinstance(call, dict):
                 continue
@@ -207,7 +149,7 @@ class CompatibleReader(Reader):
             arguments = function.get("arguments")
             if isinstance(arguments, str):
                 self.text_bytes += len(arguments)
-                return None if name else b'"arguments":"'
+            member = None if name else b'"arguments":"'
         legacy = delta.get("function_call")
         if isinstance(legacy, dict):
             if legacy.get("name"):
@@ -217,6 +159,8 @@ class CompatibleReader(Reader):
         if isinstance(content, str) and content:
             self.text_bytes += len(content)
             return None if delta.get("tool_calls") else _CONTENT
+        if member is not None:
+            return member if len(delta["tool_calls"]) == 1 else None
         for member in ("reasoning_content", "reasoning"):
             words = delta.get(member)
             if isinstance(words, str) and words:
@@ -228,8 +172,18 @@ class CompatibleReader(Reader):
         """``[DONE]`` alone proves nothing: it also follows an answer that was cut."""
 
 
+#: Unmetered answers that tell the usage of an earlier call.
+_CARRY_USAGE = frozenset(("chat_completions_item", "batches", "unknown"))
+#: Endpoints whose streams end with a finish reason.
+_JUDGED = frozenset(("chat_completions", "completions", "fim_completions"))
+
+
 def _reader(endpoint: Endpoint, facts: RequestFacts) -> Reader:
-    return CompatibleReader()
+    if endpoint.name == "assistants":
+        return RunReader()
+    if not endpoint.metered and endpoint.name not in _CARRY_USAGE:
+        return QuietReader()
+    return CompatibleReader(judged=endpoint.name in _JUDGED)
 
 
 def _rule(path: str, endpoint: str, *methods: str, metered: bool = True) -> Rule:
@@ -253,6 +207,8 @@ FAMILY = Family(
         _rule(r"/vector_stores(?:/|$)", "vector_stores", metered=False),
         _rule(r"/containers(?:/|$)", "containers", metered=False),
         _rule(r"/traces/ingest$", "traces", metered=False),
+        Rule(re.compile(r"/openai$"), "chat_completions", providers=frozenset(("pollinations",))),
+        Rule(re.compile(r"/chat$"), "chat_completions", providers=frozenset(("writer", "watsonx"))),
         _rule(r"/chat/completions$", "chat_completions", "POST"),
         _rule(r"/chat/completions(?:/|$)", "chat_completions_item", metered=False),
         _rule(r"/fim/completions$", "fim_completions", "POST"),

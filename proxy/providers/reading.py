@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from detection.types import CallError, Usage
 from proxy.providers.base import Headers
 from proxy.providers.decode import Decoder
-from proxy.providers.eventstream import EventStreamFramer
+from proxy.providers.eventstream import EventStreamFramer, is_event_stream
 from proxy.providers.jsonstream import JSONStreamFramer
 from proxy.providers.skim import Skimmer, loads
 from proxy.providers.sse import SSEFramer
@@ -56,6 +56,8 @@ class Reader:
     skipped: frozenset[bytes] = frozenset()
     #: Does a body that begins with ``[`` stream its elements?
     array_streams: ClassVar[bool] = False
+    #: Do its streams have a terminal event?
+    judged = True
 
     def __init__(self) -> None:
         self.model: str | None = None
@@ -106,7 +108,7 @@ class Reader:
 
     def add_tool(self, name: object) -> None:
         """A tool that the client must run."""
-        if isinstance(name, str) and len(self.tools) < _MAX_NAMES:
+        if isinstance(name, str) and name and len(self.tools) < _MAX_NAMES:
             self.tools.append(name[:128])
 
     def add_server_tool(self, name: object) -> None:
@@ -147,15 +149,35 @@ class Reader:
             server_tool_names=tuple(self.server_tools),
             output_bytes=self.text_bytes,
             error=self.error,
-            complete=self.is_complete(complete) if streamed else None,
+            complete=self.ended if streamed and self.judged else None,
             retry_after_seconds=self.retry_after_seconds,
             extra=self.extra,
             **found,
         )
 
-    def is_complete(self, transport: bool) -> bool | None:
-        """Was a terminal event seen?"""
-        return self.ended
+
+class QuietReader(Reader):
+    """Answers that use no tokens: only their errors matter."""
+
+    judged = False
+
+    def document(self, doc: Any) -> None:
+        if self.status >= 400:
+            self.fail(doc)
+
+
+class CountReader(Reader):
+    """Answers that count tokens which nobody was billed for."""
+
+    def document(self, doc: Any) -> None:
+        if not isinstance(doc, dict) or self.status >= 400:
+            self.fail(doc)
+            return
+        for name in ("input_tokens", "totalTokens", "total_tokens", "inputTokens"):
+            counted = count(doc.get(name))
+            if counted is not None:
+                self.extra["counted_tokens"] = counted
+                return
 
 
 class BodyParser:
@@ -242,7 +264,7 @@ class BodyParser:
             if len(data) < BLOCK_BYTES:
                 return
             self._block.clear()
-        if kind == "application/vnd.amazon.eventstream":
+        if kind == "application/vnd.amazon.eventstream" or is_event_stream(data):
             self._framer = EventStreamFramer(self._reader)
         elif start[:1] in (b"{", b"["):
             lines = kind in ("application/x-ndjson", "application/jsonl", "application/json-lines")
@@ -327,7 +349,9 @@ def read_error(doc: Any, status: int) -> CallError | None:
 
 
 def _error_object(error: Mapping[str, Any], outer: Mapping[str, Any]) -> CallError:
-    kind = error.get("type") or error.get("status")
+    kind = error.get("type")
+    if kind is None and isinstance(error.get("status"), str):
+        kind = error["status"]
     return CallError(
         type=_word(kind),
         code=_word(error.get("code")),

@@ -14,8 +14,8 @@ from typing import Any
 
 from detection.types import CallError, Usage
 from proxy.providers.base import Endpoint, Headers
+from proxy.providers.counts import compatible_counts
 from proxy.providers.gemini import member, metadata_counts
-from proxy.providers.openai import compatible_counts
 from proxy.providers.reading import items, part, read_error, text
 from proxy.providers.skim import loads
 from proxy.providers.websocket import FrameReader, agreed_deflate
@@ -132,7 +132,7 @@ class Session:
         kind = doc.get("type")
         if self._gemini or "serverContent" in doc or "usageMetadata" in doc:
             self._live(doc)
-        elif kind in ("session.created", "session.updated"):
+        elif kind == "session.created":
             self._model = text(part(doc, "session").get("model")) or self._model
         elif kind in (
             "response.done",

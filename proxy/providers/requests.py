@@ -17,7 +17,7 @@ from proxy.providers.family import Family
 from proxy.providers.turns import fingerprint
 
 _FORM_FIELD = re.compile(
-    rb'content-disposition:[^\r\n]*\bname="?(model|user|stream|stream_format)"?\s*(?:;[^\r\n]*)?'
+    rb'content-disposition:[^\r\n]*\bname="?(model|user|stream|stream_format)"?[ \t]*(?:;[^\r\n]*)?'
     rb"\r?\n(?:[^\r\n]+\r?\n)*\r?\n([^\r\n]{0,256})\r?\n",
     re.IGNORECASE,
 )
@@ -61,6 +61,8 @@ def read_facts(
     if endpoint.name not in _ASKABLE or endpoint.provider in _UNASKED:
         found["include_usage"] = None
     model = doc.get("model", doc.get("modelId"))
+    if endpoint.wire == "gemini" and endpoint.model is not None:
+        model = endpoint.model
     return RequestFacts(
         model=model[:256] if isinstance(model, str) else endpoint.model,
         stream=doc.get("stream") is True or endpoint.streams,

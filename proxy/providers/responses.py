@@ -11,9 +11,9 @@ import re
 from typing import Any
 
 from proxy.providers.base import Endpoint, RequestFacts
+from proxy.providers.counts import compatible_counts
 from proxy.providers.family import Family, Rule
-from proxy.providers.openai import compatible_counts
-from proxy.providers.reading import Reader, items, part, text
+from proxy.providers.reading import CountReader, QuietReader, Reader, items, part, text
 from proxy.providers.refusals import openai_refusal, openai_stream_error
 from proxy.providers.turns import responses_facts, responses_turn
 
@@ -67,10 +67,8 @@ class ResponsesReader(Reader):
             if self.status >= 400:
                 self.fail(doc)
             return
-        if self.status >= 400 or ("object" not in doc and "output" not in doc):
-            self.fail(doc)
-            if doc.get("object") != "response":
-                return
+        if (self.status >= 400 or "object" not in doc) and self.fail(doc):
+            return
         self._response(doc)
 
     def event(self, name: bytes, doc: Any) -> bytes | None:
@@ -107,7 +105,7 @@ class ResponsesReader(Reader):
             reason = part(doc, "incomplete_details").get("reason")
             word = f"{status}:{reason}" if isinstance(reason, str) else status
             self.finish = {0: word[:64]}
-        elif doc.get("object") in ("response", "response.compaction"):
+        else:
             self.finish = {0: None}
         output = items(doc, "output")
         if output:
@@ -133,7 +131,9 @@ class ResponsesReader(Reader):
 
 
 def _reader(endpoint: Endpoint, facts: RequestFacts) -> Reader:
-    return ResponsesReader()
+    if endpoint.name == "count_tokens":
+        return CountReader()
+    return QuietReader() if endpoint.name == "conversations" else ResponsesReader()
 
 
 def _rule(path: str, endpoint: str, *methods: str, metered: bool = True) -> Rule:

@@ -24,9 +24,12 @@ SKELETON_BYTES = 262_144
 LONG_STRING_BYTES = 1024
 _NUMBERS = re.compile(rb"[-0-9][-+0-9.eE,\s]{62,}[0-9]")
 _MEMBERS = re.compile(
-    rb'"(usage|usageMetadata|usage_metadata|error|model|modelVersion|stop_reason|status|meta)"'
+    rb'"(usage|usageMetadata|error|model|modelVersion|stop_reason|stopReason|status|meta|object|type'
+    rb'|done|done_reason|prompt_eval_count|eval_count|finish_reason|finishReason|service_tier)"'
     rb"\s*:\s*"
 )
+#: Where a reason stands in a list of choices, and the name of that list.
+_CHOICES = {"finish_reason": "choices", "finishReason": "candidates"}
 _VALUE_BYTES = 65_536
 
 
@@ -193,9 +196,13 @@ def _salvage(data: bytes) -> dict[str, Any] | None:
         if end is None:
             continue
         value = loads(data[match.end() : end])
-        if value is None or (name == "model" and name in found):
+        if value is None or (name in ("model", "object", "type") and name in found):
             continue
-        found[name] = value
+        if name in _CHOICES:
+            choices = found.setdefault(_CHOICES[name], [])
+            choices.append({"index": len(choices), name: value})
+        else:
+            found[name] = value
     return found or None
 
 

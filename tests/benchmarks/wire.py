@@ -180,11 +180,11 @@ def _as_expected(
     found["retry_after_s"] = retry_after({"retry-after": headers.get("retry-after", "")}, now)
     if "retry-after-ms" in headers:
         found["retry_after_ms"] = round((retry_after(headers, now) or 0) * 1000)
+    # Recorded answers have lost their date: only resets told as durations can be compared.
     resets = {
-        name: seconds
+        name: reset_seconds(value, 0.0) if not value.isdigit() or len(value) < 9 else None
         for name, value in headers.items()
-        if "ratelimit" in name and "reset" in name
-        if (seconds := reset_seconds(value, now)) is not None
+        if name.startswith("x-ratelimit-reset")
     }
     found["ratelimit_reset_s"] = resets or None
     return found
@@ -214,9 +214,8 @@ def agree(ours: Any, theirs: Any) -> bool:
             and abs(ours - theirs) <= 0.01 + 1e-6 * abs(theirs)
         )
     if isinstance(theirs, dict) and isinstance(ours, dict):
-        return all(
-            agree(ours.get(k), v) or (is_null(ours.get(k)) and is_null(v)) for k, v in theirs.items()
-        )
+        pairs = [(ours.get(name), value) for name, value in theirs.items()]
+        return all(agree(a, b) or (is_null(a) and is_null(b)) for a, b in pairs)
     if isinstance(theirs, str) or isinstance(ours, str):
         return str(ours) == str(theirs)
     return bool(ours == theirs)

@@ -1,0 +1,72 @@
+"""The counts in usage objects of OpenAI's kind.
+
+Owns: the many names that vendors gave to the same counts. Must never: know where in
+an answer such an object stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.providers.reading import count
+
+
+def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
+    """The counts in a usage object of OpenAI's kind, whoever sent it.
+
+    Field names: OpenAI chat and Responses; ``prompt_cache_hit_tokens`` DeepSeek;
+    ``num_cached_tokens`` Mistral; top-level ``cached_tokens`` Moonshot;
+    top-level ``reasoning_tokens`` Perplexity; ``cache_read_input_tokens`` Baseten.
+    """
+    taken = native.get
+    given = count(taken("prompt_tokens"))
+    if given is None:
+        given = count(taken("input_tokens"))
+    made = count(taken("completion_tokens"))
+    if made is None:
+        made = count(taken("output_tokens"))
+    before = (
+        taken("prompt_tokens_details")
+        or taken("input_tokens_details")
+        or taken("input_token_details")
+    )
+    after = (
+        taken("completion_tokens_details")
+        or taken("output_tokens_details")
+        or taken("output_token_details")
+    )
+    found: dict[str, Any] = {}
+    cached = reasoning = None
+    if isinstance(before, dict):
+        cached = count(before.get("cached_tokens"))
+        found["cache_write_tokens"] = count(
+            before.get("cache_write_tokens", before.get("cache_creation_tokens"))
+        )
+        found["audio_input_tokens"] = count(before.get("audio_tokens"))
+        found["image_input_tokens"] = count(before.get("image_tokens"))
+    if isinstance(after, dict):
+        reasoning = count(after.get("reasoning_tokens"))
+        found["audio_output_tokens"] = count(after.get("audio_tokens"))
+        found["image_output_tokens"] = count(after.get("image_tokens"))
+    for name in (
+        "prompt_cache_hit_tokens",
+        "num_cached_tokens",
+        "cached_tokens",
+        "cache_read_input_tokens",
+    ):
+        if cached is None:
+            cached = count(taken(name))
+    if found.get("cache_write_tokens") is None:
+        found["cache_write_tokens"] = count(taken("cache_creation_input_tokens"))
+    if reasoning is None:
+        reasoning = count(taken("reasoning_tokens"))
+    total = count(taken("total_tokens"))
+    if reasoning and given is not None and made is not None and given + made + reasoning == total:
+        # xAI and some hosts count reasoning beside the completion, not in it.
+        made += reasoning
+    found["input_tokens"] = given
+    found["output_tokens"] = made
+    found["cached_input_tokens"] = cached
+    found["reasoning_tokens"] = reasoning
+    found["total_tokens"] = total
+    return found
