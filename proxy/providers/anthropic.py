@@ -36,9 +36,6 @@ def message_counts(native: dict[str, Any]) -> dict[str, Any]:
     split = part(native, "cache_creation")
     five = count(split.get("ephemeral_5m_input_tokens"))
     hour = count(split.get("ephemeral_1h_input_tokens"))
-    if written is not None and (five or 0) + (hour or 0) != written:
-        # The split stands only in message_start: stale once the total has changed.
-        five = hour = None
     given = None
     if fresh is not None or read is not None or written is not None:
         given = (fresh or 0) + (read or 0) + (written or 0)
@@ -71,8 +68,15 @@ def merged_usage(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, An
 class MessagesReader(Reader):
     """One message, whole or told in events."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._split_is_stale = False
+
     def counts(self, native: dict[str, Any]) -> dict[str, Any]:
-        return message_counts(native)
+        found = message_counts(native)
+        if self._split_is_stale:
+            found["cache_write_5m_tokens"] = found["cache_write_1h_tokens"] = None
+        return found
 
     def document(self, doc: Any) -> None:
         if not isinstance(doc, dict):
@@ -147,7 +151,12 @@ class MessagesReader(Reader):
             self.add_finish(0, reason)
         usage = doc.get("usage")
         if isinstance(usage, dict) and usage:
-            self.native = merged_usage(self.native or {}, usage)
+            earlier = self.native or {}
+            self.native = merged_usage(earlier, usage)
+            # The split of cache writes by lifetime stands in message_start alone.
+            writes = "cache_creation_input_tokens"
+            if "cache_creation" not in usage and earlier.get(writes) != self.native.get(writes):
+                self._split_is_stale = True
 
     def usage(self, *, complete: bool, streamed: bool) -> Any:
         native = self.native

@@ -384,6 +384,8 @@ def _sum_counts(
 class AgentReader(BedrockReader):
     """Agents and knowledge bases, whose usage stands in traces, if anywhere."""
 
+    judged = False
+
     def document(self, doc: Any) -> None:
         if self.status >= 400:
             self.fail(doc)

@@ -57,7 +57,8 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
         if cached is None:
             cached = count(taken(name))
     if found.get("cache_write_tokens") is None:
-        found["cache_write_tokens"] = count(taken("cache_creation_input_tokens"))
+        # Gateways put a 0 here for models that have no such thing.
+        found["cache_write_tokens"] = count(taken("cache_creation_input_tokens")) or None
     if reasoning is None:
         reasoning = count(taken("reasoning_tokens"))
     total = count(taken("total_tokens"))

@@ -161,11 +161,11 @@ class CompatibleReader(Reader):
             return None if delta.get("tool_calls") else _CONTENT
         if member is not None:
             return member if len(delta["tool_calls"]) == 1 else None
-        for member in ("reasoning_content", "reasoning"):
-            words = delta.get(member)
+        for name in ("reasoning_content", "reasoning"):
+            words = delta.get(name)
             if isinstance(words, str) and words:
                 self.text_bytes += len(words)
-                return f'"{member}":"'.encode()
+                return f'"{name}":"'.encode()
         return None
 
     def done(self) -> None:

@@ -6,6 +6,7 @@ it. Must never: raise, or hold more than one event and one block.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -333,6 +334,8 @@ def read_error(doc: Any, status: int) -> CallError | None:
             code=_word(doc.get("code")),
             message=error[:200],
         )
+    if isinstance(error, list) and error:
+        return CallError(message=_message(error[0]))
     errors = doc.get("errors")
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
         return _error_object(errors[0], {})
@@ -362,12 +365,12 @@ def _error_object(error: Mapping[str, Any], outer: Mapping[str, Any]) -> CallErr
 def _message(value: object) -> str | None:
     if isinstance(value, str):
         return value[:200]
-    return None if value is None else str(value)[:200]
+    return None if value is None else json.dumps(value)[:200]
 
 
 def _word(value: object) -> str | None:
     if isinstance(value, str):
-        return value[:128]
+        return value[:128] or None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return None
