@@ -20,6 +20,7 @@ from detection.explain import Explanation, explain
 from detection.story import next_step, tell
 from detection.types import Action, Series, Signal, Verdict
 from proxy import incidents_life as life
+from proxy.alerts.settings import IncidentSettings
 from proxy.incidents_model import EventKind, Incident, IncidentEvent, State, fingerprint_of
 from proxy.incidents_store import Documents, IncidentStore
 from proxy.store.errors import ConflictError, StoreError
@@ -51,6 +52,18 @@ class BookRules:
     poll: float = 1.0
     explain_every: float = 60.0
     queue: int = 10_000
+
+    @classmethod
+    def of(cls, settings: IncidentSettings) -> BookRules:
+        """The rules that the configuration asks for."""
+        return cls(
+            life=life.LifeRules(
+                quiet=settings.quiet_seconds,
+                stale=settings.stale_seconds,
+                reopen=settings.reopen_seconds,
+                trust=settings.trust_seconds,
+            )
+        )
 
 
 class IncidentBook:

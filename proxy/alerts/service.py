@@ -277,12 +277,12 @@ class AlertService:
                 await self._mark(kind, due, now)
         for report in self.settings.reports:
             due = last_due(report, now)
-            kind = ("report", report.receiver, report.every, report.format, report.project or "")
-            if self._make_report is not None and await self._is_new(kind, due, now):
+            wanted = ("report", report.receiver, report.every, report.format, report.project or "")
+            if self._make_report is not None and await self._is_new(wanted, due, now):
                 made = await self._make_report(report, *span_of(report, due))
                 if made is not None:
                     await self.outbox.put(made)
-                await self._mark(kind, due, now)
+                await self._mark(wanted, due, now)
 
     async def _is_new(self, kind: tuple[str, ...], due: float, now: float) -> bool:
         """Whether what was due then wasn't sent; a schedule seen first waits for its next."""

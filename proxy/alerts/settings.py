@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 from datetime import datetime, time
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from proxy.alerts.matchers import Matcher, parse_matcher
-from proxy.alerts.receivers import RECEIVER_SETTINGS, ReceiverSettings
+from proxy.alerts.receivers import AnyReceiverSettings
 
 TierName = Literal["info", "warning", "critical", "emergency"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -207,16 +207,6 @@ class OutboxSettings(_Section):
     answer_bytes: int = Field(65_536, ge=1_024, description="Most of a receiver's answer read.")
 
 
-def _receiver(value: Any) -> Any:
-    if isinstance(value, ReceiverSettings):
-        return value
-    kind = value.get("type") if isinstance(value, dict) else None
-    model = RECEIVER_SETTINGS.get(str(kind))
-    if model is None:
-        raise ValueError(f"type must be one of {', '.join(sorted(RECEIVER_SETTINGS))}")
-    return model.model_validate(value)
-
-
 class AlertsSettings(_Section):
     """Who is told what, when and how."""
 
@@ -224,7 +214,7 @@ class AlertsSettings(_Section):
     external_url: str = Field(
         "", description="Where people reach the dashboard; links in messages begin with it."
     )
-    receivers: tuple[Any, ...] = Field(
+    receivers: tuple[AnyReceiverSettings, ...] = Field(
         (), description="Where messages go; each has a name, a type and that type's settings."
     )
     route: RouteSettings = Field(
@@ -255,11 +245,6 @@ class AlertsSettings(_Section):
         default_factory=IncidentSettings, description="The life of incidents."
     )
 
-    @field_validator("receivers", mode="before")
-    @classmethod
-    def _read_receivers(cls, value: Any) -> Any:
-        return tuple(_receiver(one) for one in value) if isinstance(value, list | tuple) else value
-
     @field_validator("allow_addresses")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -274,6 +259,10 @@ class AlertsSettings(_Section):
         if twice:
             raise ValueError(f"two receivers have one name: {', '.join(sorted(twice))}")
         wanted = self.route.receivers() | {s.receiver for s in (*self.digests, *self.reports)}
+        scheduled = {s.receiver for s in (*self.digests, *self.reports)}
+        deaf = {one.name for one in self.receivers if not one.takes_lists} & scheduled
+        if deaf:
+            raise ValueError(f"takes no digests or reports: {', '.join(sorted(deaf))}")
         missing = wanted - set(names)
         if missing:
             raise ValueError(f"no such receiver: {', '.join(sorted(missing))}")

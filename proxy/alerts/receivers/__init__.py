@@ -5,6 +5,10 @@ Owns: the registry. Must never: hold anything of a single receiver.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated, Union
+
+from pydantic import Field
+
 from proxy.alerts.receivers.alertmanager import Alertmanager, AlertmanagerSettings
 from proxy.alerts.receivers.apprise_any import AppriseAny, AppriseSettings
 from proxy.alerts.receivers.base import Receiver, ReceiverSettings
@@ -27,9 +31,14 @@ RECEIVERS: dict[str, tuple[type[ReceiverSettings], type[Receiver]]] = {
     "webhook": (WebhookSettings, Webhook),
 }
 
-RECEIVER_SETTINGS: dict[str, type[ReceiverSettings]] = {
-    name: settings for name, (settings, _) in RECEIVERS.items()
-}
+if TYPE_CHECKING:
+    AnyReceiverSettings = ReceiverSettings
+else:
+    #: Any receiver's settings, told apart by their ``type``.
+    AnyReceiverSettings = Annotated[
+        Union[tuple(settings for settings, _ in RECEIVERS.values())],  # noqa: UP007
+        Field(discriminator="type"),
+    ]
 
 
 def build_receiver(settings: ReceiverSettings) -> Receiver:
@@ -40,4 +49,4 @@ def build_receiver(settings: ReceiverSettings) -> Receiver:
     raise TypeError(f"no receiver for {type(settings).__name__}")
 
 
-__all__ = ["RECEIVERS", "RECEIVER_SETTINGS", "Receiver", "ReceiverSettings", "build_receiver"]
+__all__ = ["RECEIVERS", "AnyReceiverSettings", "Receiver", "ReceiverSettings", "build_receiver"]

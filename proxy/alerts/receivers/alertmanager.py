@@ -28,6 +28,11 @@ class AlertmanagerSettings(ReceiverSettings):
     url: SecretUrl = Field(description="Its base URL, such as http://alertmanager:9093.")
     bearer_token: SecretStr | None = Field(None, description="Sent as Authorization: Bearer.")
 
+    @property
+    def takes_lists(self) -> bool:
+        """Only single incidents mean anything to it."""
+        return False
+
 
 class Alertmanager:
     """Posts alerts with their start and end."""

@@ -31,6 +31,11 @@ class ReceiverSettings(BaseModel):
         """Whether it wakes people: then it hears of an incident once."""
         return False
 
+    @property
+    def takes_lists(self) -> bool:
+        """Whether digests and reports can be sent to it."""
+        return True
+
 
 class Receiver(Protocol):
     """Delivers messages to one place."""

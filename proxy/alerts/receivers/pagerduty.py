@@ -35,6 +35,11 @@ class PagerDutySettings(ReceiverSettings):
         """PagerDuty wakes people."""
         return True
 
+    @property
+    def takes_lists(self) -> bool:
+        """Only single incidents mean anything to it."""
+        return False
+
 
 class PagerDuty:
     """Sends trigger, acknowledge and resolve."""
