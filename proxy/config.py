@@ -26,10 +26,12 @@ from pydantic import (
 from detection.settings import DetectionSettings, PolicySettings
 from detection.types import Mode
 from proxy.admin.settings import AdminSettings
+from proxy.alerts.settings import AlertsSettings
 from proxy.config_faults import faults_of
 from proxy.config_yaml import Document, Fault, read
 from proxy.http.settings import DEFAULT_UPSTREAMS, ServerSettings, UpstreamSettings, check_name
 from proxy.journal import JournalSettings
+from proxy.pricing import PricingSettings
 from proxy.settings import (
     BlastRadiusSettings,
     BudgetSettings,
@@ -93,6 +95,12 @@ class Settings(BaseModel):
     )
     admin: AdminSettings = Field(
         default_factory=AdminSettings, description="The admin port: who may do what there."
+    )
+    alerts: AlertsSettings = Field(
+        default_factory=AlertsSettings, description="Who is told of what, and how."
+    )
+    pricing: PricingSettings = Field(
+        default_factory=PricingSettings, description="Prices beside the catalogue's, and markups."
     )
     blast_radius: BlastRadiusSettings = Field(
         default_factory=BlastRadiusSettings,
