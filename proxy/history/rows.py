@@ -78,6 +78,22 @@ class Rejected:
 Row = Observation | Aggregate
 
 
+def stand_in(row: Aggregate) -> Observation:
+    """A call with an aggregate's names and none of its counts."""
+    return Observation(
+        ts=row.start,
+        id=row.id,
+        key=row.key,
+        agent=row.agent,
+        project=row.project,
+        user=row.user,
+        tags=row.tags,
+        provider=row.provider,
+        endpoint=row.endpoint,
+        model=row.model,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the person importing knows and the file does not say.
