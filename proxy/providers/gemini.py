@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from proxy.providers.base import Endpoint, RequestFacts
 from proxy.providers.family import Family, Rule
+from proxy.providers.limits import reset_seconds
 from proxy.providers.reading import CountReader, QuietReader, Reader, count, items, part, text
 from proxy.providers.refusals import google_refusal, google_stream_error
 from proxy.providers.turns import gemini_facts, gemini_turn
@@ -91,6 +92,10 @@ class GeminiReader(Reader):
             return None
         if "error" in doc or (self.status >= 400 and "candidates" not in doc):
             self.fail(doc)
+            for detail in items(doc.get("error"), "details"):
+                delay = text(part({"d": detail}, "d").get("retryDelay"), 32)
+                if delay is not None:
+                    self.retry_after_seconds = reset_seconds(delay, 0.0)
             return None
         inner = doc.get("response")
         if isinstance(inner, dict) and "candidates" not in doc:

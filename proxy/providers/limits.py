@@ -99,8 +99,10 @@ def reset_seconds(value: str, now: float) -> float | None:
     return max(0.0, when.timestamp() - now)
 
 
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+def retry_after(headers: Mapping[str, str], now: float | None) -> float | None:
     """Seconds that the provider asks to wait; ``retry-after-ms`` is the finer word.
+
+    ``now`` (epoch seconds) is needed for dates; without it they are not told.
 
     Azure rounds ``retry-after`` up to whole seconds and sends the true value,
     which may be 0, in ``retry-after-ms``.
@@ -116,6 +118,8 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     number = _number(value)
     if number is not None:
         return number if number >= 0 else None
+    if now is None:
+        return None
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, TypeError, OverflowError):

@@ -11,11 +11,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import orjson
+
 from detection.types import CallError, Usage
 from proxy.providers.base import Headers
 from proxy.providers.decode import Decoder
 from proxy.providers.eventstream import EventStreamFramer, is_event_stream
 from proxy.providers.jsonstream import JSONStreamFramer
+from proxy.providers.limits import retry_after
 from proxy.providers.skim import Skimmer, loads
 from proxy.providers.sse import SSEFramer
 
@@ -60,23 +63,26 @@ class Reader:
     #: Do its streams have a terminal event?
     judged = True
 
+    model: str | None = None
+    native: dict[str, Any] | None = None
+    error: CallError | None = None
+    ended = False
+    tier: str | None = None
+    text_bytes = 0
+    status = 200
+    retry_after_seconds: float | None = None
+
     def __init__(self) -> None:
-        self.model: str | None = None
-        self.native: dict[str, Any] | None = None
         self.finish: dict[Any, str | None] = {}
         self.tools: list[str] = []
         self.server_tools: list[str] = []
-        self.error: CallError | None = None
-        self.ended = False
-        self.tier: str | None = None
-        self.text_bytes = 0
-        self.status = 200
-        self.retry_after_seconds: float | None = None
         self.extra: dict[str, Any] = {}
 
     def head(self, status: int, headers: Headers) -> None:
         """The answer's status and header fields."""
         self.status = status
+        if "retry-after" in headers or "retry-after-ms" in headers:
+            self.retry_after_seconds = retry_after(headers, None)
 
     def document(self, doc: Any) -> None:
         """A whole JSON answer."""
@@ -145,7 +151,7 @@ class Reader:
         return Usage(
             source="reported" if known else "unknown",
             model_served=self.model,
-            finish_reasons=tuple([r if r is not None else "" for r in self.finish.values()]),
+            finish_reasons=tuple([reason or "" for reason in self.finish.values()]),
             tool_call_names=tuple(self.tools),
             server_tool_names=tuple(self.server_tools),
             output_bytes=self.text_bytes,
@@ -221,9 +227,10 @@ class BodyParser:
         """See :class:`proxy.providers.base.UsageParser`."""
         if self._closed is not None:
             return self._closed
-        self._flush()
         try:
-            self._end()
+            if not self._is_short_document():
+                self._flush()
+                self._end()
         except Exception:
             self.faults += 1
         try:
@@ -233,6 +240,20 @@ class BodyParser:
             usage = Usage(model_served=self._reader.model, error=self._reader.error)
         self._closed = usage
         return usage
+
+    def _is_short_document(self) -> bool:
+        """The most common answer: one JSON document that came within one block."""
+        if self._framer or self._json or self._decoder or self._type != "application/json":
+            return False
+        try:
+            doc = orjson.loads(self._block)
+        except ValueError:
+            return False
+        if type(doc) is not dict:
+            return False
+        self._block.clear()
+        self._reader.document(doc)
+        return True
 
     def _flush(self) -> None:
         if not self._block or self._closed is not None:

@@ -19,7 +19,8 @@ from proxy.providers.skim import WHOLE_BYTES, Skimmer, loads
 #: What stands before a random padding that some vendors append to each event.
 _PADDINGS = (b'"obfuscation":"', b'"p":"')
 _MAX_TEMPLATES = 6
-_MAX_TAILS = 48
+_EXACT, _PADDED, _SPACED = 0, 1, 2
+_BACKSLASH = 92
 
 
 class EventReader(Protocol):
@@ -47,7 +48,7 @@ class SSEFramer:
         self._big: Skimmer | None = None
         self._big_name = b""
         self._return_held = False
-        self._templates: list[tuple[bytes, set[bytes]]] = []
+        self._templates: list[tuple[bytes, int, bytes, int, int]] = []
         self.events = 0
 
     def feed(self, data: bytes) -> None:
@@ -80,35 +81,63 @@ class SSEFramer:
         elif self._pending:
             data = self._pending + data
             self._pending = b""
-        pieces = data.split(b"\n\n")
-        last = pieces.pop()
-        if pieces:
-            self._dispatch_all(pieces)
-        if len(last) > WHOLE_BYTES:
-            self._begin_big(last)
+        at, size = 0, len(data)
+        while at < size:
+            after = self._pass_over(data, at)
+            if after >= size:
+                return
+            cut = data.find(b"\n\n", after)
+            if cut < 0:
+                at = after
+                break
+            self._event(data[after:cut])
+            at = cut + 2
+        if size - at > WHOLE_BYTES:
+            self._begin_big(data[at:])
         else:
-            self._pending = last
+            self._pending = data[at:]
 
-    def _dispatch_all(self, pieces: list[bytes]) -> None:
+    def _pass_over(self, data: bytes, at: int) -> int:
+        """Pass over all events that fit a template; where the first that does not begins."""
         templates = self._templates
-        reader = self._reader
-        skipped = reader.skipped
-        self.events += len(pieces)
-        for piece in pieces:
-            for prefix, tails in templates:
-                if piece.startswith(prefix):
-                    start = len(prefix)
-                    end = piece.find(b'"', start)
-                    if (tail := piece[end:]) in tails or _without_padding(tail) in tails:
-                        if piece[end - 1] == 92:
-                            continue
-                        reader.text_bytes += end - start
+        if not templates:
+            return at
+        starts, find = data.startswith, data.find
+        passed = letters = 0
+        begun = -1
+        while begun != at:
+            begun = at
+            for prefix, before, tail, behind, mode in templates:
+                # Most streams hold long runs of one template: stay with it while it fits.
+                while starts(prefix, at):
+                    start = at + before
+                    end = find(b'"', start)
+                    if not starts(tail, end) or data[end - 1] == _BACKSLASH:
                         break
-            else:
-                if skipped and _name(piece) in skipped:
-                    reader.text_bytes += _text_length(piece)
-                else:
-                    self._dispatch(piece)
+                    after = end + behind
+                    if mode is _PADDED:
+                        after = find(b'"', after) + 4
+                        if not starts(b'"}\n\n', after - 4):
+                            break
+                    elif mode is _SPACED:
+                        after = _after_spaces(data, after)
+                        if after < 0:
+                            break
+                    at = after
+                    passed += 1
+                    letters += end - start
+        self.events += passed
+        self._reader.text_bytes += letters
+        return at
+
+    def _event(self, piece: bytes) -> None:
+        """One event that fits no template."""
+        self.events += 1
+        skipped = self._reader.skipped
+        if skipped and _name(piece) in skipped:
+            self._reader.text_bytes += _text_length(piece)
+        else:
+            self._dispatch(piece)
 
     def _dispatch(self, piece: bytes) -> None:
         """Read one event in full."""
@@ -148,24 +177,21 @@ class SSEFramer:
             self._learn(piece, member)
 
     def _learn(self, piece: bytes, member: bytes) -> None:
+        """Make a template of an event that taught its reader nothing but text."""
         found = piece.find(member)
         if found < 0:
             return
         start = found + len(member)
         end = piece.find(b'"', start)
-        if end < 0 or piece[end - 1] == 92:
+        if end < 0 or piece[end - 1] == _BACKSLASH:
             return
-        prefix, tail = piece[:start], piece[end:]
-        bare = _without_padding(tail)
-        tail = tail if bare is None else bare
-        for known, tails in self._templates:
-            if known == prefix:
-                if len(tails) < _MAX_TAILS:
-                    tails.add(tail)
-                return
+        tail, mode = _without_filling(piece[end:])
+        template = (piece[:start], start, tail, len(tail), mode)
+        if template in self._templates:
+            return
         if len(self._templates) >= _MAX_TEMPLATES:
             self._templates.pop()
-        self._templates.insert(0, (prefix, {tail}))
+        self._templates.insert(0, template)
 
     def _begin_big(self, data: bytes) -> None:
         """An event too large to hold: its data goes through the skimmer."""
@@ -205,12 +231,25 @@ class SSEFramer:
         return data[end + 2 :]
 
 
-def _without_padding(tail: bytes) -> bytes | None:
+def _without_filling(tail: bytes) -> tuple[bytes, int]:
+    """The part of an event's tail that does not change, and what fills it up."""
     for marker in _PADDINGS:
         at = tail.find(marker)
         if at >= 0 and tail.find(b'"', at + len(marker)) == len(tail) - 2:
-            return tail[: at + len(marker)]
-    return None
+            return tail[: at + len(marker)], _PADDED
+    if tail.endswith(b"}"):
+        return tail[:-1].rstrip(b" "), _SPACED
+    return tail + b"\n\n", _EXACT
+
+
+def _after_spaces(data: bytes, at: int) -> int:
+    """Behind the event that ends in spaces and a brace; -1 if it does not."""
+    if data.startswith(b"}\n\n", at):
+        return at + 3
+    close = data.find(b"}", at)
+    if close < 0 or not data.startswith(b"}\n\n", close) or data[at:close].strip(b" "):
+        return -1
+    return close + 3
 
 
 def _name(piece: bytes) -> bytes:

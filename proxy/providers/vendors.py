@@ -121,6 +121,8 @@ _HOSTS = {
     "api.assemblyai.com": "assemblyai",
     "api.stability.ai": "stability",
     "fal.run": "fal",
+    "api.bfl.ai": "bfl",
+    "api.bfl.ml": "bfl",
     "api.poe.com": "poe",
     "nano-gpt.com": "nanogpt",
     "api.requesty.ai": "requesty",
