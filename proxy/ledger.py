@@ -23,6 +23,7 @@ from proxy.ledger_totals import Totals, summed
 from proxy.store.counters import BatchReply, Counters
 from proxy.store.errors import StoreError
 from proxy.store.series import Counts, series_of
+from proxy.store.tasks import cancel
 
 BUCKET_SECONDS = 10
 FLEET_BUCKETS = 13
@@ -159,11 +160,7 @@ class Ledger:
 
     async def stop(self, timeout_seconds: float = 1.0) -> None:
         """Stop ticking; send what is left within the time, the rest stays in the journal."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await cancel([self._task])
         await self.flush(timeout_seconds)
         self.journal.close()
 

@@ -30,6 +30,7 @@ from proxy.store.control_book import TOMBSTONE_SECONDS, Book, Record, load, pars
 from proxy.store.errors import StoreError
 from proxy.store.scripts import load as load_script
 from proxy.store.settings import StoreSettings
+from proxy.store.tasks import cancel
 
 REPLICA_GONE_SECONDS = 6
 CHANGES = 500
@@ -163,10 +164,10 @@ class Controls:
     async def stop(self) -> None:
         """Send what waits if the store is there, save, and end."""
         await self.flush()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(self._tasks)
         self._tasks = []
+        with contextlib.suppress(StoreError, RedisError):
+            await self._link.command("ZREM", self._sync_keys[6], self._worker)
         await self._save()
 
     async def _reconcile_forever(self) -> None:
@@ -181,7 +182,8 @@ class Controls:
                 log.exception("comparing control documents failed")
             while (left := due - self._clock.monotonic()) > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), left)
+                    async with asyncio.timeout(left):
+                        await self._wake.wait()
                 if self._wake.is_set():
                     self._wake.clear()
                     await self.flush()

@@ -28,6 +28,7 @@ from pathlib import Path
 import structlog
 
 from proxy.store.errors import StoreError
+from proxy.store.tasks import cancel
 
 SOCKET_PATH_BYTES = 100
 WATCH_SECONDS = 0.2
@@ -210,11 +211,7 @@ class EmbeddedStore:
 
     async def stop(self) -> None:
         """Let go; the last worker that does so stops the server."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
-            self._watcher = None
+        await cancel([self._watcher])
         if self._users_fd >= 0 and _last_user(self._users_fd):
             await self._shut_down()
         for fd in (self._users_fd, self._keeper_fd):

@@ -17,8 +17,10 @@ from proxy.clock import Clock
 from proxy.store.connection import Connection
 from proxy.store.controls import Controls
 from proxy.store.counters import Counters, UsageRow
+from proxy.store.documents import Documents
 from proxy.store.embedded import EmbeddedStore
 from proxy.store.errors import StoreError, StoreForbiddenError
+from proxy.store.leases import Leases
 from proxy.store.scripts import Script
 from proxy.store.series import Counts, Resolution
 from proxy.store.settings import StoreSettings
@@ -51,7 +53,8 @@ class Store:
         self.link = Connection(settings, url, monotonic=self.clock.monotonic)
         self.counters = Counters(self.link, settings, self.clock)
         self.controls = Controls(self.link, settings, self.clock, data_dir / "controls", worker)
-        self.forbidden: str | None = None
+        self.documents = Documents(self.link, settings)
+        self.leases = Leases(self.link, settings, self.clock.monotonic)
 
     @classmethod
     async def open(

@@ -55,9 +55,7 @@ async def test_blocks_hold_from_the_disk_with_the_store_down(
         await again.stop()
 
 
-async def test_an_emptied_store_gets_the_blocks_back(
-    open_store: OpenStore, server: Server
-) -> None:
+async def test_an_emptied_store_gets_the_blocks_back(open_store: OpenStore, server: Server) -> None:
     one, other = await open_store("a"), await open_store("b")
     one.controls.put("action", "b3", {"kind": "block"})
     one.controls.put("action", "gone", {"kind": "block"})
@@ -118,7 +116,7 @@ async def test_store_time_is_used_and_replicas_are_counted(open_store: OpenStore
     other = await open_store("b")
     await until(lambda: one.replicas() == 2 == other.replicas())
     await other.stop()
-    await until(lambda: one.replicas() == 1, timeout=10)
+    await until(lambda: one.replicas() == 1)
     settings = one.settings
     late = await Store.open(settings, one.controls._path.parent.parent / "late", clock=skewed)
     try:
