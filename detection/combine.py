@@ -63,6 +63,9 @@ LEADS = (
 
 #: Share of the calls since it came that a newcomer must make to stand beside volume.
 NEWCOMER_SHARE = 0.5
+#: Times the usual level that makes volume unusual beside a newcomer.
+NEWCOMER_RATIO = 3.0
+REVIEW_CALLS = 12
 
 
 class Combiner:
@@ -96,6 +99,30 @@ class Combiner:
             if lead is signal:
                 return told
         return told + self._tell(state, signal, tier, frozenset((score.family,)), now)
+
+    def review(self, view: View) -> list[Verdict]:
+        """Raise a newcomer to critical where it makes most of an unusual volume.
+
+        Asked while a newcomer is new; looks again after a few calls.
+        """
+        state = view.state
+        if not any(
+            view.now - e[0] <= HOLD[Signal.NEW_CLIENT] for e in (state.novel or {}).values()
+        ):
+            return []
+        view.room_calls = min(view.room_calls, REVIEW_CALLS)
+        if not self._newcomer(view):
+            return []
+        if not volume_is_evidence(self._settings, view, NEWCOMER_RATIO):
+            return []
+        told: list[Verdict] = []
+        families = frozenset((Family.NOVELTY, Family.VOLUME))
+        for signal in (Signal.NEW_CLIENT, Signal.NEW_KEY_MODEL):
+            evidence = state.evidence.get(signal)
+            if evidence is not None:
+                evidence.tier = max(evidence.tier, Tier.CRITICAL)
+                told += self._tell(state, signal, Tier.CRITICAL, families, view.now)
+        return told
 
     def _tell(
         self,
@@ -134,7 +161,8 @@ class Combiner:
             found.add(Family.BUDGET)
         surge = self._surging(view)
         strong = Family.REPETITION in found or Family.ERRORS in found
-        if surge or (strong and volume_is_evidence(self._settings, view)):
+        own = loop is not None and bool(loop.score.detail.get("own_volume"))
+        if surge or (strong and (own or volume_is_evidence(self._settings, view))):
             found.add(Family.VOLUME)
         if surge and self._newcomer(view):
             found.add(Family.NOVELTY)

@@ -175,6 +175,8 @@ class Lane:
             profile.roll(state.window, bucket, suspect=self._suspect(state))
         view = View(self.now, bucket, state, expected=self._factor(state.series))
         told = self._ask(Occasion.COUNT, o, view)
+        if state.novel:
+            told = more(told, self._combiner.review(view))
         window = state.window
         state.alarm_calls = window.calls + min(view.room_calls, NEVER - window.calls)
         state.alarm_cost = window.cost + min(view.room_cost, NEVER - window.cost)

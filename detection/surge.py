@@ -216,12 +216,15 @@ def _leave(view: View, paid: bool, room: float) -> None:
         view.room_calls = min(view.room_calls, int(room) + 1)
 
 
-def volume_is_evidence(settings: DetectionSettings, view: View) -> Mapping[str, float] | None:
+def volume_is_evidence(
+    settings: DetectionSettings, view: View, ratio: float | None = None
+) -> Mapping[str, float] | None:
     """Whether a series' volume may stand beside another family; what it saw if so.
 
     A series without history has no record: there an absolute floor stands in for
     it. With history, volume must be past its usual level at this time of day and
-    past the floor, or past its own record whatever the floor.
+    past the floor, or past its own record whatever the floor. ``ratio`` takes the
+    place of the setting.
     """
     state, floors = view.state, settings.floors
     window, profile = state.window, state.profile
@@ -233,9 +236,9 @@ def volume_is_evidence(settings: DetectionSettings, view: View) -> Mapping[str, 
     seen = {"calls_60": float(calls), "usd_300": spent / NANO}
     if profile is None or not profile.known(view.bucket):
         return seen if floor or dear else None
-    ratio = settings.volume.evidence_ratio * view.expected
+    times = (ratio or settings.volume.evidence_ratio) * view.expected
     usual = profile.usual(view.bucket)
-    level = (usual[0] / 30.0 if usual else 0.0) * ratio
+    level = (usual[0] / 30.0 if usual else 0.0) * times
     if floor and calls >= level:
         return seen
     least = floors.calls_in_60_seconds * 0.4

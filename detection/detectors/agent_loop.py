@@ -39,6 +39,7 @@ class AgentLoop:
 
     def __init__(self, settings: DetectionSettings) -> None:
         self._settings = settings.repetition
+        self._floor = settings.floors.calls_in_60_seconds
         self._allowed = frozenset(settings.repetition.allow)
 
     def observe(self, observation: Observation | None, view: View) -> Score | None:
@@ -99,11 +100,21 @@ class AgentLoop:
                 "kind": kind,
                 "strong": strong,
                 "share": round(share, 3),
+                "own_volume": strong and share >= SHARE and self._is_volume(view),
                 "record": record,
                 "period": period,
                 "fingerprint": view.fingerprint,
             },
         )
+
+    def _is_volume(self, view: View) -> bool:
+        """Whether the repeated call alone passes the floor of a series without history."""
+        owner, entry = view.owner, view.repeat
+        if owner is None or entry is None:
+            return False
+        half = owner.repeats.half
+        minute = entry.now + entry.before * (1.0 - (view.now / half - entry.epoch))
+        return minute * 60.0 / half >= self._floor
 
     def _ping_pong(self, view: View, table: Repeats, limit: float) -> Score | None:
         """Two to four calls in turn, each half the limit, together most of the calls."""

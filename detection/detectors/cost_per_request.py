@@ -22,6 +22,9 @@ from detection.types import Family, Observation, Score, Signal, Tier
 #: Null and alternative share of calls past the bound.
 PRICE = bernoulli_weights(0.001, 0.05)
 LENGTH = bernoulli_weights(0.03, 0.4)
+#: Times the usual length, and calls past the bound, that make a length critical.
+FAR = 5.0
+FAR_CALLS = 12
 
 
 class Excess:
@@ -67,8 +70,8 @@ class Excess:
         level = gauge.level()
         ratio = level / gauge.usual if gauge.usual else 1.0
         # Long answers and prompts come in legitimate batches: only a price, or a
-        # length far past the bound, is critical by itself.
-        far = weights is PRICE or level >= 2.0 * gauge.high
+        # length that goes on far past the usual, is critical by itself.
+        far = weights is PRICE or (ratio >= FAR and gauge.hits >= FAR_CALLS)
         tier = Tier.CRITICAL if far and score >= self._threshold else Tier.WARNING
         return Score(
             self.signal,

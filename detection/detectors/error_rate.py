@@ -53,7 +53,7 @@ class ErrorRate:
         """Count one failure; the calls since the last one count as successes."""
         state, settings = view.state, self._settings
         null, (hit, miss) = settings.null_rate, self._weights
-        usual = 1.5 * usual_errors(state)
+        usual = 2.0 * usual_errors(state)
         if usual > null:
             null = min(usual, 0.8)
             hit, miss = bernoulli_weights(null, max(settings.bad_rate, (1.0 + null) / 2))
@@ -63,7 +63,7 @@ class ErrorRate:
             state.error_since = view.now
         score = state.error_score = min(score + hit, CAP * settings.threshold)
         state.error_calls = calls
-        if score < 0.5 * settings.threshold:
+        if score < 0.8 * settings.threshold:
             return None
         tier = Tier.CRITICAL if score >= settings.threshold else Tier.WARNING
         lasting = max(6, min(90, int(view.now - state.error_since) // 10 + 1))
