@@ -66,20 +66,24 @@ class Account:
         All that this replica settled in the period.
     waiting : int
         What calls wait for that the hold doesn't cover.
+    heard_at : float
+        When the store last answered for it.
+    place : int
+        Where its owner keeps a copy of what is at risk, -1 for nowhere.
 
     Examples
     --------
     >>> a = Account(100)
     >>> a.reserve(10)
     False
-    >>> a.acknowledge(a.report(60), held=60, spent=0, charged=0, others=40)
+    >>> a.acknowledge(a.report(60).used, held=60, spent=0, charged=0, others=40)
     >>> a.reserve(10), a.free, a.remaining
     (True, 50, 50)
     >>> a.settle(10, 4); a.free, a.pending
     (56, 4)
     >>> r = a.report(0); r
     Report(used=4, want=0, keep=0)
-    >>> a.acknowledge(r, held=0, spent=4, charged=0, others=40)
+    >>> a.acknowledge(r.used, held=0, spent=4, charged=0, others=40)
     >>> a.hold, a.pending, a.remaining
     (0, 0, 56)
     """
@@ -92,6 +96,7 @@ class Account:
         "mine",
         "others",
         "pending",
+        "place",
         "reserved",
         "spent",
         "waiting",
@@ -108,6 +113,7 @@ class Account:
         self.others = 0
         self.waiting = 0
         self.heard_at = float("-inf")
+        self.place = -1
 
     @property
     def free(self) -> int:
@@ -158,10 +164,10 @@ class Account:
         return Report(used, want, keep)
 
     def acknowledge(
-        self, report: Report, *, held: int, spent: int, charged: int, others: int
+        self, used: int, *, held: int, spent: int, charged: int, others: int
     ) -> None:
-        """Take the store's answer to a report."""
-        self.pending -= report.used
+        """Take the store's answer to a report of ``used``."""
+        self.pending -= used
         self.hold = held
         self.spent = spent
         self.charged = charged
@@ -175,15 +181,18 @@ def headroom(
 
     Enough for ``ahead_seconds`` of the replica's own pace and two of its larger
     calls, but never more than a quarter of its even part of what remains: so
-    near the end nobody sits on what another could use.
+    near the end nobody sits on what another could use. A single replica may hold
+    all of it.
 
     >>> headroom(per_second=10, largest=3, remaining=1000, replicas=1)
     6
+    >>> headroom(per_second=1e6, largest=3, remaining=1200, replicas=1)
+    1200
     >>> headroom(per_second=1e6, largest=3, remaining=1200, replicas=3)
     100
     """
     wanted = max(int(per_second * ahead_seconds), 2 * largest)
-    return max(0, min(wanted, remaining // (4 * max(1, replicas))))
+    return max(0, min(wanted, remaining // (4 * replicas) if replicas > 1 else remaining))
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,9 +158,12 @@ class Gate:
         return self.in_force.within_blast_radius(action, self._cache.callers(since))
 
     def _cut(self, action: Action) -> None:
-        refusal = say.by_action(action, self._link(action.incident))
+        self.cut_streams(action.series, say.by_action(action, self._link(action.incident)))
+
+    def cut_streams(self, series: Series, refusal: Refusal) -> None:
+        """End the running calls of a series."""
         for cut in self._cuts:
-            cut(action.series, refusal)
+            cut(series, refusal)
 
     # -- one call ---------------------------------------------------------------
 

@@ -10,7 +10,7 @@ every limit whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 
 from detection.budget import Account
 from detection.types import Mode, Observation
@@ -51,6 +51,8 @@ class Counters:
         self.replicas = 1
         self.available = True
         self.alone = True
+        #: A copy of what is at risk that outlives the process, by ``account.place``.
+        self.mirror: MutableSequence[int] | memoryview = []
         self.dirty: set[Counter] = set()
         self.retired: dict[str, tuple[Counter, Account, float]] = {}
         self.waiters: list[tuple[tuple[Hold, ...], Ready]] = []
@@ -112,6 +114,10 @@ class Counters:
         found += [self._counter(rule, (ctx.key or "",)) for rule in own]
         return tuple(found)
 
+    def totals(self) -> list[Counter]:
+        """The counters of rules that count calls of everybody together."""
+        return [self._counter(rule, ("",)) for rule in self.rules if rule.by == ("total",)]
+
     def caps_of(self, ctx: RequestContext) -> tuple[CallCap, ...]:
         """The caps on the cost of one call that apply."""
         return tuple(cap for cap in self._caps if cap.match.matches(ctx))
@@ -154,7 +160,7 @@ class Counters:
         for counter in counters:
             rule = counter.rule
             if now >= counter.end:
-                self._roll(counter, now)
+                self.roll(counter, now)
             account = counter.account
             amount = 1
             if estimate is not None:
@@ -169,6 +175,8 @@ class Counters:
                     self.give_back(decision)
                     return refused
             account.reserved += amount
+            if account.place >= 0:
+                self.mirror[account.place] = account.reserved + account.pending
             if amount > counter.last:
                 counter.last = amount
             holds.append((counter, account, amount))
@@ -238,6 +246,7 @@ class Counters:
                 self.crossed[counter] = self.crossed.get(counter, 0) + 1
                 return say.by_limit(counter, more, now)
             account.reserved += more
+            self._note(account)
             decision.holds[i] = (counter, account, amount + more)
             self.dirty.add(counter)
         return None
@@ -246,6 +255,7 @@ class Counters:
         """Replace what was set aside by what was used."""
         for counter, account, amount in decision.holds:
             account.settle(amount, _actual(counter.rule.metric, amount, done))
+            self._note(account)
             if account is counter.account:
                 self.dirty.add(counter)
         decision.holds = []
@@ -254,12 +264,18 @@ class Counters:
         """What was set aside was not used."""
         for counter, account, amount in decision.holds:
             account.reserved -= amount
+            self._note(account)
             self.dirty.add(counter)
         decision.holds = []
 
+    def _note(self, account: Account) -> None:
+        if account.place >= 0:
+            self.mirror[account.place] = account.reserved + account.pending
+
     # -- periods and waiting ----------------------------------------------------
 
-    def _roll(self, counter: Counter, now: float) -> None:
+    def roll(self, counter: Counter, now: float) -> None:
+        """Begin a counter's new period."""
         name, end = counter.account_name, counter.end
         old = counter.roll(now, alone=self.alone)
         if old is not None and not self.alone:

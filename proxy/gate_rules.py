@@ -121,9 +121,11 @@ class Counter:
     __slots__ = (
         "account",
         "before",
-        "dirty_since",
+        "checked",
         "end",
         "last",
+        "mine_before",
+        "paced_at",
         "rate",
         "rule",
         "seen",
@@ -144,11 +146,14 @@ class Counter:
         self.span = Span("", 0.0, 0.0)
         self.end = 0.0
         self.seen = 0.0
+        #: The replica's pace (units a second), and the largest recent reservation.
         self.rate = 0.0
-        self.last = 0.0
-        self.dirty_since = 0.0
-        #: What the other tenths of a rolling window hold, by the tenth's name.
+        self.last = 0
+        self.paced_at = 0.0
+        self.mine_before = 0
+        #: What the other tenths of a rolling window hold, and when that was heard.
         self.before: dict[str, int] = {}
+        self.checked: dict[str, float] = {}
 
     def roll(self, now: float, *, alone: bool) -> Account | None:
         """Begin the period that ``now`` is in; the old account, where one was in use."""
@@ -164,11 +169,20 @@ class Counter:
                     self.before[previous] = old.total + old.charged + old.others + old.reserved
                 wanted = slots_before(self.span, now)
                 self.before = {name: self.before.get(name, 0) for name in wanted}
+                self.checked = {n: at for n, at in self.checked.items() if n in self.before}
         self.end = self.span.end
         self.account = Account(self.limit_now)
+        self.mine_before = 0
         if alone:
             self.account.hold = self.account.limit
         return old
+
+    def heard_before(self, tenth: str, used: int, now: float) -> None:
+        """What the fleet has used of another tenth of the window."""
+        if tenth in self.before:
+            self.before[tenth] = used
+            self.checked[tenth] = now
+            self.account.limit = self.limit_now
 
     @property
     def limit_now(self) -> int:

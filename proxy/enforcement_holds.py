@@ -1,0 +1,229 @@
+"""Shares of limits and budgets: asking the store ahead of need, and telling what was used.
+
+Owns: the reports of this replica, their repetition until they are answered, and
+how much is asked for. Must never: count a report twice, or let more be admitted
+than the store has set aside.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+from detection.budget import Account, headroom
+from proxy.enforcement_mirror import Mirror, Remains
+from proxy.gate_counters import Counters
+from proxy.gate_rules import Counter
+from proxy.store.scripts import Script, load
+
+#: A replica that has not been heard for this long is taken for dead.
+TTL_SECONDS = 10
+_KEEP_SECONDS = 86_400.0
+_IDLE_SECONDS = 1.0
+_BATCH = 400
+_PACE = 0.3
+
+
+class Link(Protocol):
+    """The store's connection, as far as it is needed here."""
+
+    async def run(self, script: Script, keys: list[str], args: list[Any]) -> Any: ...
+
+
+@dataclass(slots=True)
+class _Item:
+    """One account in a report: where it belongs, and the request as it is repeated."""
+
+    counter: Counter | None
+    account: Account | None
+    name: str
+    used: int
+    request: list[int | float]
+    before: str = ""
+
+
+def _recovered(left: Remains, now: float) -> _Item:
+    """What an earlier process of this replica left: reported, and held no longer."""
+    keep = now + _KEEP_SECONDS
+    request = [0, left.at_risk, 0, 0, keep, 0, 1, left.sent_sequence, left.sent_used]
+    return _Item(None, None, left.account, left.at_risk, request)
+
+
+class Holds:
+    """One worker's reports.
+
+    Parameters
+    ----------
+    shards
+        Over how many hash slots accounts are spread; the same for all replicas.
+    mirror
+        What outlives the process; ``None`` where there is no disk for it.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        link: Link,
+        clock: Callable[[], float],
+        *,
+        replica: str,
+        prefix: str,
+        shards: int,
+        mirror: Mirror | None,
+    ) -> None:
+        self._counters = counters
+        self._link = link
+        self._clock = clock
+        self._prefix = prefix
+        self._shards = shards
+        self._mirror = mirror
+        self.replica = replica
+        self._sequence = int(clock() * 1e6)
+        self._script = load("hold")
+        self._unanswered: dict[int, tuple[int, list[_Item]]] = {}
+        self._recover: list[_Item] = []
+        self._floors: dict[str, int] = {}
+        self.reports = 0
+        if mirror is not None:
+            counters.mirror = mirror.numbers
+            self._recover = [_recovered(left, clock()) for left in mirror.left]
+
+    async def report(self) -> None:
+        """Tell what was used, and get what is needed next.
+
+        Raises
+        ------
+        StoreError
+            No answer; the same report is repeated next time.
+        """
+        by_shard: dict[int, list[_Item]] = {}
+        for item in self._due():
+            shard = zlib.crc32(item.name.encode()) % self._shards
+            if shard not in self._unanswered:
+                by_shard.setdefault(shard, []).append(item)
+        for shard, items in by_shard.items():
+            self._sequence += 1
+            chosen = items[:_BATCH]
+            for item in chosen:
+                self._prepare(item)
+            self._unanswered[shard] = (self._sequence, chosen)
+        for shard, (sequence, items) in list(self._unanswered.items()):
+            reply = await self._link.run(
+                self._script,
+                [f"{self._prefix}:{{hold{shard}}}:{item.name}" for item in items],
+                [
+                    self.replica,
+                    sequence,
+                    TTL_SECONDS,
+                    orjson.dumps([item.request for item in items]).decode(),
+                ],
+            )
+            del self._unanswered[shard]
+            self.reports += 1
+            self._answered(items, [int(float(number)) for number in reply])
+
+    # -- what to tell -----------------------------------------------------------
+
+    def _due(self) -> Iterable[_Item]:
+        now = self._clock()
+        yield from self._recover
+        for counter in list(self._counters.dirty):
+            if now >= counter.end:
+                self._counters.roll(counter, now)
+            yield _Item(counter, counter.account, counter.account_name, 0, [])
+            if counter.rule.rolling:
+                for name in counter.before:
+                    if counter.checked.get(name, 0.0) < now - _IDLE_SECONDS:
+                        yield _Item(counter, None, f"{counter.stem}:{name}", 0, [], before=name)
+        for name, (counter, account, _) in list(self._counters.retired.items()):
+            yield _Item(counter, account, name, 0, [])
+
+    def _prepare(self, item: _Item) -> None:
+        """Fix what is told of an account; from here it is only repeated."""
+        account, counter = item.account, item.counter
+        if item.request or counter is None:
+            return
+        rule, now = counter.rule, self._clock()
+        charge = int(rule.metric != "in_flight")
+        expires = max(now, counter.end if counter.end < now + 40 * _KEEP_SECONDS else now)
+        expires += _KEEP_SECONDS
+        if account is None:
+            item.request = [rule.limit, 0, 0, 0, expires, 0, charge, 0, 0]
+            return
+        extra = self._headroom(counter, now) if account is counter.account else 0
+        report = account.report(extra)
+        floor = self._floors.pop(item.name, 0)
+        item.used = report.used
+        item.request = [account.limit, report.used, report.want, report.keep]
+        item.request += [expires, floor, charge, 0, 0]
+        if self._mirror is not None:
+            if account.place < 0:
+                account.place = self._mirror.assign(item.name)
+                if account.place >= 0:
+                    self._mirror.numbers[account.place] = account.reserved + account.pending
+            self._mirror.sent(account.place, self._sequence, report.used)
+
+    def _headroom(self, counter: Counter, now: float) -> int:
+        account = counter.account
+        used = account.mine - counter.mine_before
+        passed = now - counter.paced_at
+        if passed > 0:
+            pace = used / passed if counter.paced_at else 0.0
+            counter.rate += _PACE * (pace - counter.rate)
+            counter.paced_at, counter.mine_before = now, account.mine
+        if now - counter.seen > _IDLE_SECONDS:
+            counter.last = 0
+            return 0
+        counter.last = int(counter.last * 0.98)
+        return headroom(
+            per_second=counter.rate,
+            largest=max(counter.last, counter.rule.limit // 1000),
+            remaining=account.remaining,
+            replicas=self._counters.replicas,
+        )
+
+    # -- what was answered ------------------------------------------------------
+
+    def _answered(self, items: Sequence[_Item], numbers: list[int]) -> None:
+        now = self._clock()
+        for i, item in enumerate(items):
+            spent, charged, held, others = numbers[4 * i : 4 * i + 4]
+            counter, account = item.counter, item.account
+            if counter is None:
+                self._recover = [r for r in self._recover if r is not item]
+                continue
+            if account is None:
+                counter.heard_before(item.before, spent + charged + others, now)
+                continue
+            if spent < account.spent:
+                self._floors[item.name] = account.spent + item.used
+                self._counters.dirty.add(counter)
+            account.acknowledge(
+                item.used,
+                held=held,
+                spent=max(spent, account.spent),
+                charged=charged,
+                others=others,
+            )
+            account.heard_at = now
+            if self._mirror is not None and account.place >= 0:
+                self._mirror.sent(account.place, 0, 0)
+                self._mirror.numbers[account.place] = account.reserved + account.pending
+            self._settle_down(counter, account, item.name)
+
+    def _settle_down(self, counter: Counter, account: Account, name: str) -> None:
+        """Stop telling of what is at rest."""
+        if account.hold or account.reserved or account.pending or account.waiting:
+            return
+        if account is counter.account:
+            if name not in self._floors and not account.waiting:
+                self._counters.dirty.discard(counter)
+        else:
+            self._counters.retired.pop(name, None)
+        if self._mirror is not None:
+            self._mirror.release(account.place)
+            account.place = -1
