@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 
 from proxy.admin import (
+    live,
     openapi,
     overview_routes,
     series_routes,
@@ -95,6 +96,7 @@ class AdminServer:
 
         app.add_routes([web.get("/api/v1/openapi.json", describe)])
         app.add_routes(Pages().routes())
+        live.connect(deps)
         return app
 
     async def _metrics(self, request: web.Request) -> web.Response:

@@ -10,6 +10,7 @@ given (weekdays and weekends apart once each has three of its own), its band the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ import numpy as np
 _DAY = 86_400
 _HOUR = 3_600
 _LEAST_DAYS = 3
+_Q90 = 1.2816  # the normal law's 90th percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,11 @@ class Band:
 
 
 def expected_band(
-    hours: Sequence[tuple[float, float]], first_seen: float, times: Sequence[float], step: float
+    hours: Sequence[tuple[float, float]],
+    first_seen: float,
+    times: Sequence[float],
+    step: float,
+    unit: float = 0.0,
 ) -> Band | None:
     """The band of a curve.
 
@@ -45,6 +51,10 @@ def expected_band(
         Start of each bucket of the curve, epoch seconds, oldest first.
     step
         Width of the curve's buckets in seconds.
+    unit
+        What one call adds, so that the band of buckets shorter than an hour is
+        wider by the chance of fewer or more calls falling into one; 0 for no
+        such widening.
 
     Returns
     -------
@@ -76,7 +86,9 @@ def expected_band(
             column = (slot[0] - phase) % 24
             alike = weekend == slot[1]
             values = by_day[alike if alike.sum() >= _LEAST_DAYS else slice(None), column]
-            found[slot] = np.percentile(values, (10, 50, 90)) * scale
+            low, middle, high = np.percentile(values, (10, 50, 90)) * scale
+            chance = _Q90 * math.sqrt(max(0.0, middle * unit * (1.0 - scale)))
+            found[slot] = (max(0.0, low - chance), middle, high + chance)
     curve = np.array([found[(int(at // _HOUR) % 24, _is_weekend(at))] for at in times])
     low, expected, high = np.round(curve, 3).T.tolist()
     return Band(low, expected, high)

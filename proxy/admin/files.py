@@ -10,6 +10,7 @@ import gzip
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -57,11 +58,17 @@ class Pages:
             web.get("/", self.index),
             web.get("/favicon.svg", self.icon),
             web.get("/assets/{path:.+}", self.asset),
+            web.get("/incidents/{id}", self.incident),
         ]
 
     async def index(self, request: web.Request) -> web.Response:
         """The one page of the dashboard."""
         return self.serve(request, "index.html")
+
+    async def incident(self, request: web.Request) -> web.Response:
+        """The link of alerts and refusals: on to the incident's page."""
+        name = quote(request.match_info["id"], safe="")
+        return web.Response(status=303, headers={"Location": f"/#/incidents/{name}"})
 
     async def icon(self, request: web.Request) -> web.Response:
         """The icon of the browser's tab."""

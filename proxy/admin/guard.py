@@ -39,7 +39,7 @@ _HEADERS = {
 #: What is served to anyone: the dashboard's files (no data is in them), probes,
 #: signing in, and the widget, whose link is signed. All else needs credentials.
 _OPEN_PATHS = frozenset({"/", "/favicon.svg", "/signin", "/api/v1/session"})
-_OPEN_PREFIXES = ("/assets/", "/health/", "/embed/", "/oidc/")
+_OPEN_PREFIXES = ("/assets/", "/health/", "/embed/", "/oidc/", "/incidents/")
 
 log = structlog.get_logger()
 

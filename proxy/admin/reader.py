@@ -97,12 +97,14 @@ class Reader:
             return dict.fromkeys(columns)
         hours = await self.hours(series, curve.times[0])
         first_seen = hours[0][0] if hours else curve.times[-1]
+        calls = sum(counts.requests for _, counts in hours) or 1
         return {
             name: expected_band(
                 [(at, float(getattr(counts, name))) for at, counts in hours],
                 first_seen,
                 curve.times,
                 curve.step,
+                unit=sum(getattr(counts, name) for _, counts in hours) / calls,
             )
             for name in columns
         }

@@ -1,0 +1,34 @@
+// Budgets' burn-down in short, for the first page.
+import { html } from "../vendor/preact-htm.module.js";
+import { duration, money } from "./format.js";
+import { Bar, Card, Loaded, State, useData } from "./ui.js";
+
+export function BudgetLine({ budget }) {
+  const spent = budget.spent_nano_usd / Math.max(1, budget.limit_nano_usd);
+  return html`<li class="stack" key=${budget.name}>
+    <div class="row"><strong>${budget.name}</strong><span class="muted">${budget.scope || ""}</span><span class="push num">${money(budget.spent_nano_usd)} of ${money(budget.limit_nano_usd)}</span></div>
+    <${Bar} share=${spent} label=${`${budget.name}, share spent`} />
+    <span class="muted small">${outlook(budget)}</span>
+  </li>`;
+}
+
+export function outlook(budget) {
+  const now = Date.now() / 1000;
+  const words = [];
+  if (budget.resets_at) words.push(`resets in ${duration(budget.resets_at - now)}`);
+  if (budget.exhausted_at) words.push(budget.exhausted_at <= now ? "exhausted" : `at this pace exhausted in ${duration(budget.exhausted_at - now)}`);
+  if (budget.forecast_nano_usd) words.push(`forecast ${money(budget.forecast_nano_usd)} at its end`);
+  return words.join(" · ");
+}
+
+export function Forecast() {
+  const budgets = useData("/api/v1/budgets", { every: 15 });
+  return html`<${Card} title="Budgets" id="budgets" aside=${html`<a href="#/budgets">all</a>`}>
+    <${Loaded} from=${budgets} what="budgets">
+      ${(found) =>
+        (found.budgets || []).length
+          ? html`<ul class="stack">${found.budgets.slice(0, 5).map((b) => html`<${BudgetLine} key=${b.name} budget=${b} />`)}</ul>`
+          : html`<${State} kind="ok" title="No budget is set.">Add one under <code>budgets</code> in the policy file to see its burn-down here.<//>`}
+    <//>
+  <//>`;
+}

@@ -1,0 +1,39 @@
+// Budgets: burn-down, time to exhaustion, and what shadow mode would have done.
+import { html } from "../../vendor/preact-htm.module.js";
+import { fullTime, money, scope } from "../format.js";
+import { BudgetLine } from "../forecast.js";
+import { Badge, Card, Loaded, State, Table, useData } from "../ui.js";
+
+export function Budgets() {
+  const budgets = useData("/api/v1/budgets", { every: 10, events: ["config", "action"] });
+  const shadow = useData("/api/v1/shadow", { every: 15, events: ["config", "action"] });
+  return html`
+    <div class="page-head"><h1 tabindex="-1">Budgets</h1></div>
+    <${Card} title="In force" id="b-force">
+      <${Loaded} from=${budgets} what="budgets">
+        ${(found) =>
+          found.budgets.length
+            ? html`<ul class="stack">${found.budgets.map((b) => html`<${BudgetLine} key=${`${b.name}${b.scope}`} budget=${b} />`)}</ul>`
+            : html`<${State} kind="ok" title="No budget is set.">A budget under <code>budgets</code> in the policy file holds spend within a limit per day, week or month.<//>`}
+      <//>
+    <//>
+    <${Card} title="What shadow mode would have done" id="b-shadow" flush>
+      <${Loaded} from=${shadow} what="shadow decisions">
+        ${(found) => html`<${Table}
+          caption="Would have"
+          rows=${found.rows}
+          rowKey=${(r) => `${r.at}${r.rule}${scope(r.series)}`}
+          columns=${[
+            { id: "at", title: "Last", cell: (r) => fullTime(r.at) },
+            { id: "kind", title: "Would have", cell: (r) => html`<${Badge} word=${r.kind} text=${String(r.kind).replaceAll("_", " ")} />` },
+            { id: "who", title: "Whom", cell: (r) => html`<span class="clip">${r.series ? scope(r.series) : "–"}</span>` },
+            { id: "rule", title: "Rule", cell: (r) => r.rule },
+            { id: "calls", title: "Calls", num: true, cell: (r) => r.calls },
+            { id: "cost", title: "Their cost", num: true, cell: (r) => money(r.cost_nano_usd) },
+          ]}
+          empty=${html`<${State} kind="ok" title="Nothing would have been stopped.">Rules in shadow mode list here the calls that they would have refused.<//>`}
+        />`}
+      <//>
+    <//>
+  `;
+}
