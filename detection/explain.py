@@ -103,7 +103,8 @@ class Explanation:
             "kind": self.kind,
             "top": told(self.top),
             "contributors": {
-                name: [told(one) for one in ranked] for name, ranked in self.contributors.items()
+                str(name): [told(one) for one in ranked]
+                for name, ranked in self.contributors.items()
             },
             "split_nano_usd": {"change": self.split.change, **self.split.parts()},
             "requests_ratio": self.requests_ratio,

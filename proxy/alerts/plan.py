@@ -109,7 +109,9 @@ class World:
 
 
 def make_plan(world: World, now: float) -> Plan:
-    """Decide every group."""
+    """Decide every group, in the order of the routes: the first to page has the page."""
+    pages = dict(world.pages)
+    world = replace(world, pages=pages)
     known = {incident.id: incident for incident in world.incidents}
     standing = [incident for incident in world.incidents if incident.active]
     groups: dict[str, tuple[Route, list[Incident]]] = {}
@@ -141,7 +143,9 @@ def make_plan(world: World, now: float) -> Plan:
             already=frozenset(log.told),
         )
         audible = run(context, incidents)
-        decisions.append(_decide(world, route, log, audible, known, context))
+        decision = _decide(world, route, log, audible, known, context)
+        pages |= dict.fromkeys(decision.pages, receiver)
+        decisions.append(decision)
         muted |= {(receiver, incident): why for incident, why in context.muted.items()}
     return Plan(decisions, muted)
 

@@ -37,7 +37,12 @@ WINDOW = 600
 BASELINE_WINDOWS = 7
 CAUSES = ("key", "agent", "model", "endpoint", "prompt growth", "price change", "traffic")
 #: Nano-USD per input and output token.
-PRICES = {"small": (150, 600), "mid": (800, 3_200), "large": (2_500, 10_000), "dear": (15_000, 75_000)}
+PRICES = {
+    "small": (150, 600),
+    "mid": (800, 3_200),
+    "large": (2_500, 10_000),
+    "dear": (15_000, 75_000),
+}
 MIN_RAISE = 0.5
 
 
@@ -215,14 +220,18 @@ def inject(
     if cause == "model":
         share = rng.uniform(0.3, 1.0)
         return touch(
-            calls, begin, lambda c: replace(c, model="dear") if rng.random() < share else c,
+            calls,
+            begin,
+            lambda c: replace(c, model="dear") if rng.random() < share else c,
             Truth(cause, "model", "dear", "mix", begin, True),
         )
     if cause == "price change":
         name = rng.choice(sorted({call.model for call in late} or {""}))
         factor = rng.uniform(1.6, 4)
         return touch(
-            calls, begin, lambda c: replace(c, price=factor) if c.model == name else c,
+            calls,
+            begin,
+            lambda c: replace(c, price=factor) if c.model == name else c,
             Truth(cause, "model", name, "price", begin, True),
         )
     name = rng.choice(sorted({call.agent for call in late} or {""}))
@@ -244,7 +253,9 @@ def touch(calls, begin, change, truth):  # type: ignore[no-untyped-def]
     return (changed, replace(truth, onset=touched[0])) if touched else None
 
 
-def incidents(clients: list[Client], wanted: int, seed: int) -> Iterator[tuple[list[Call], Truth, float]]:
+def incidents(
+    clients: list[Client], wanted: int, seed: int
+) -> Iterator[tuple[list[Call], Truth, float]]:
     """Incidents that raise the whole spend enough to be noticed, causes in turn."""
     made = attempt = 0
     while made < wanted and attempt < wanted * 60:
@@ -310,9 +321,18 @@ def main() -> int:
     for calls, truth, now in incidents(clients, args.incidents, args.seed):
         observations = [
             Observation(
-                ts=c.ts, id="", key=c.key, agent=c.agent, model=c.model, endpoint=c.endpoint,
-                project=c.project, client=c.client, status=200, input_tokens=c.input_tokens,
-                output_tokens=c.output_tokens, cost_nano_usd=c.cost,
+                ts=c.ts,
+                id="",
+                key=c.key,
+                agent=c.agent,
+                model=c.model,
+                endpoint=c.endpoint,
+                project=c.project,
+                client=c.client,
+                status=200,
+                input_tokens=c.input_tokens,
+                output_tokens=c.output_tokens,
+                cost_nano_usd=c.cost,
             )
             for c in calls
             if c.ts < now
@@ -338,8 +358,12 @@ def main() -> int:
         count["sudden"] += truth.sudden
         near = abs(told.since - truth.onset) <= 60
         count["onset"] += truth.sudden and near
-        if args.verbose and not (top_right and told.kind == truth.kind and (near or not truth.sudden)):
-            print(truth, "->", top, told.kind, f"{told.since - truth.onset:+.0f}s", told.split.parts())
+        if args.verbose and not (
+            top_right and told.kind == truth.kind and (near or not truth.sudden)
+        ):
+            print(
+                truth, "->", top, told.kind, f"{told.since - truth.onset:+.0f}s", told.split.parts()
+            )
     whole: Counter[str] = sum(tally.values(), Counter())
     if not whole["incidents"]:
         print("skipped: too few real clients are active together in these traces", file=sys.stderr)
@@ -354,7 +378,8 @@ def main() -> int:
     explaining.sort()
     print(
         f"recorder {observing / observed * 1e6:.2f} µs per call over {observed} calls; "
-        f"explanation p50 {explaining[len(explaining) // 2] * 1e3:.1f} ms, max {explaining[-1] * 1e3:.1f} ms"
+        f"explanation p50 {explaining[len(explaining) // 2] * 1e3:.1f} ms, "
+        f"max {explaining[-1] * 1e3:.1f} ms"
     )
     result = {
         "top_contributor_right": whole["top"] / whole["incidents"],

@@ -69,7 +69,9 @@ class Mailbox:
 
 
 @asynccontextmanager
-async def counterpart(kind: str) -> AsyncIterator[tuple[str, Callable[[], bytes], Callable[..., None]]]:
+async def counterpart(
+    kind: str,
+) -> AsyncIterator[tuple[str, Callable[[], bytes], Callable[..., None]]]:
     """A real server for a kind: its URL, what it got last, and how to make it fail."""
     if kind == "email":
         box = Mailbox()
@@ -190,9 +192,8 @@ def text_of_marked(payload: Any, kind: str) -> str:
         return json.dumps(payload, ensure_ascii=False)
     marked = [payload["text"]]
     for block in payload["blocks"]:
-        for part in (block.get("text"), *block.get("fields", ()), *block.get("elements", ())):
-            if part and part.get("type") == "mrkdwn":
-                marked.append(part["text"])
+        parts = (block.get("text"), *block.get("fields", ()), *block.get("elements", ()))
+        marked += [part["text"] for part in parts if part and part.get("type") == "mrkdwn"]
     whole = "\n".join(marked)
     assert "<!channel>" not in whole
     assert "<img" not in whole

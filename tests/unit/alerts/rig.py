@@ -24,13 +24,18 @@ NOW = 1_800_000_000.0
 URL = "https://weir.example.test"
 
 #: Text that turns into a mention, markup, a header or a terminal code where it isn't escaped.
-EVIL = "bot <!channel> @everyone <img src=x onerror=alert(1)> *b* [x](http://evil.test)\r\nBcc: a@b\x1b[31m"
+EVIL = (
+    "bot <!channel> @everyone <img src=x onerror=alert(1)> *b* [x](http://evil.test)"
+    "\r\nBcc: a@b\x1b[31m"
+)
+
+AGENT = Series("agent", "support-triage")
 
 
 def verdict(
     signal: Signal = Signal.AGENT_LOOP,
     tier: Tier = Tier.CRITICAL,
-    series: Series = Series("agent", "support-triage"),
+    series: Series = AGENT,
     ts: float = NOW,
     **more: Any,
 ) -> Verdict:
@@ -42,7 +47,7 @@ def verdict(
 
 
 def incident(
-    series: Series = Series("agent", "support-triage"),
+    series: Series = AGENT,
     tier: Tier = Tier.CRITICAL,
     signal: Signal = Signal.AGENT_LOOP,
     now: float = NOW,
