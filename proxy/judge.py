@@ -13,7 +13,9 @@ import structlog
 
 from detection.engine import Engine
 from detection.policy import Policy
-from detection.types import Action, FleetBucket, Observation, Series, Verdict
+from detection.settings import DetectionSettings, PolicySettings
+from detection.types import Action, FleetBucket, Observation, Series, Signal, Verdict
+from proxy.incidents_model import Incident
 from proxy.metrics import RuntimeMetrics
 
 _log = structlog.get_logger("tokenweir.judge")
@@ -51,7 +53,6 @@ class Judge:
         self._incidents = incidents
         self._runtime = runtime
         self._now = now
-        self._failing: set[str] = set()
 
     def observe(self, observation: Observation) -> None:
         """Judge one finished call."""
@@ -71,15 +72,34 @@ class Judge:
         for name, count in self.engine.faults.items():
             self._runtime.detector_failures[name] = count
 
+    def climb(self) -> None:
+        """Go up the ladders whose evidence is renewed, and open what a block closed."""
+        self._enforce(self.policy.tick(self._now(), self.engine.renewed))
+
+    def dismissed(self, incident: Incident) -> None:
+        """A person called an incident a false alarm: trust its signals less on that series."""
+        for signal in incident.signals:
+            self.engine.dismiss(Signal(signal), incident.series, self._now())
+
+    def configure(self, detection: DetectionSettings, policies: PolicySettings) -> None:
+        """Take new settings; what was learned and what is in force stay."""
+        if detection != self.engine.settings:
+            engine = Engine(detection)
+            engine.load(self.engine.dump())
+            self.engine = engine
+        self.policy.settings = policies
+
     def act(self, verdicts: Iterable[Verdict]) -> None:
         """Do what policy says of each verdict, and tell it."""
         for verdict in verdicts:
             self._runtime.verdicts[(str(verdict.signal), verdict.tier.label)] += 1
             try:
                 self._incidents.on_verdict(verdict)
-                actions = self.policy.decide(verdict, self._now())
-                for action in self._enforcement.put_in_force(actions):
-                    self._incidents.on_action(action)
+                self._enforce(self.policy.decide(verdict, self._now()))
             except Exception:
                 self._runtime.detector_failures["policy"] += 1
                 _log.exception("verdict_not_acted_on", signal=str(verdict.signal))
+
+    def _enforce(self, actions: Sequence[Action]) -> None:
+        for action in self._enforcement.put_in_force(actions):
+            self._incidents.on_action(action)

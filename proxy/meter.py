@@ -13,7 +13,8 @@ from typing import Protocol
 import structlog
 
 from detection.types import Observation, Usage
-from proxy.http.ports import Decision, Finished
+from proxy.gate_decision import Decision
+from proxy.http.ports import Finished
 from proxy.metrics import RuntimeMetrics
 from proxy.pricing import Pricer
 from proxy.providers import estimate_usage, rate_limits
@@ -31,7 +32,7 @@ class Settles(Protocol):
 class Records(Protocol):
     """The ledger, as the meter sees it."""
 
-    def record(self, observation: Observation) -> None: ...
+    def record(self, observation: Observation) -> object: ...
 
 
 class Judges(Protocol):
@@ -94,7 +95,7 @@ class Meter:
         cost: int | None = None
         if usage is not None and ctx.metered and _billable(call, usage):
             if usage.input_tokens is None and usage.output_tokens is None:
-                usage = estimate_usage(ctx.facts, usage)
+                usage = estimate_usage(usage, ctx.facts)
             price = self._pricer.price(
                 ctx.provider,
                 usage.model_served or call.model_sent or ctx.model,
@@ -148,7 +149,7 @@ class Meter:
         for limit in rate_limits(call.ctx.provider, call.answer_headers, self._now()):
             if limit.remaining is not None:
                 self._runtime.ratelimit_remaining(
-                    call.ctx.provider, call.ctx.key or "", limit.kind, limit.remaining
+                    call.ctx.provider, call.ctx.key or "", limit.name, limit.remaining
                 )
 
     def _guarded(self, part: str, function: Callable[..., object], *values: object) -> None:
@@ -170,5 +171,5 @@ def _action(call: Finished) -> str:
         return "cut"
     if call.decision is None:
         return "allow"
-    would = getattr(call.decision, "would", None)
+    would = call.decision.would
     return f"shadow_{would}" if would else call.decision.kind

@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,7 +149,7 @@ class _Demo:
         now = asyncio.get_running_loop().time() - self._began
         if now >= LOOP_STARTS_SECONDS:
             self._tell("loop", now, f"{LOOPER} begins to repeat one tool call")
-        states = {}
+        states: dict[str, str] = {}
         for action in (await self._get(session, "/api/v1/actions"))["actions"]:
             scope, kind = action["scope"], action["kind"]
             if scope["dimension"] != "agent" or kind not in ("throttle", "block"):
@@ -178,7 +179,7 @@ class _Demo:
             input_tokens=agent.tally.input_tokens,
             output_tokens=agent.tally.output_tokens,
         )
-        price = self._pricer.price("openai", MODEL, usage, upstream_url=_PROVIDER_URL)
+        price = self._pricer.price("openai", MODEL, usage, upstream_url=_PROVIDER_URL, at=time.time())
         return price.cost_nano_usd / 1e9
 
     def _view(self, agents: list[Agent], twins: list[Agent], states: dict[str, str]) -> Group:

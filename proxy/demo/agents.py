@@ -81,11 +81,11 @@ class Agent:
             "type": "function",
             "function": {"name": "find_invoice", "arguments": '{"order":"A-4711"}'},
         }
-        turn = [
+        turn: list[dict[str, Any]] = [
             {"role": "assistant", "content": None, "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "call_1", "content": '{"error":"not found"}'},
         ]
-        messages = [
+        messages: list[dict[str, Any]] = [
             {"role": "system", "content": _SYSTEM * 6},
             {"role": "user", "content": "Match order A-4711 with its invoice."},
         ]

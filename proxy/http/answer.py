@@ -34,14 +34,12 @@ class Answer:
         "_request",
         "close_delimited",
         "headers",
-        "output_bytes",
         "status",
     )
 
     def __init__(self, request: Request, status: int, headers: RawHeaders) -> None:
         self.status = status
         self.headers = lower_map(headers)
-        self.output_bytes = 0
         self.close_delimited = False
         self._request = request
         self._chunked = False
@@ -94,8 +92,12 @@ class Answer:
 
     def read(self, data: bytes) -> None:
         """Read a piece of the body for its usage."""
-        self.output_bytes += len(data)
         self._parser.feed(data)
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of answer text that were read."""
+        return self._parser.output_bytes
 
     def usage(self, *, complete: bool) -> Usage:
         """What was read."""

@@ -14,10 +14,11 @@ from typing import Protocol
 
 from detection.types import Usage
 from proxy.context import RequestContext
+from proxy.gate_decision import Decision
 from proxy.http import errors
 from proxy.http.answer import Answer
 from proxy.http.headers import RawHeaders, lower_map
-from proxy.http.ports import Decision, Finished, Services
+from proxy.http.ports import Finished, Services
 from proxy.http.request import (
     Head,
     RefusedError,
@@ -120,7 +121,11 @@ class Exchange:
         services.running.add(self)
         services.runtime.inflight += 1
         self._client.resume()
-        if not request.inspects_body:
+        caller = request.caller
+        if caller is not None and caller.refusal is not None:
+            read_body(services, request, b"")
+            self._turn_away(caller.refusal, caller.refusal.kind)
+        elif not request.inspects_body:
             upload.streaming = not upload.done
             self._dispatch()
         elif upload.done:
@@ -234,8 +239,7 @@ class Exchange:
             return
         self._decision = decision
         if decision.refusal is not None:
-            self._record(decision.kind, None, errors.status_of(request.ctx.wire, decision.refusal))
-            self._refuse(decision.refusal, extra=decision.headers)
+            self._turn_away(decision.refusal, decision.kind, decision.headers)
             return
         upload = self._upload
         body = upload.held()
@@ -275,9 +279,7 @@ class Exchange:
         except RefusedError as refused:
             connection.abandon()
             self._connection = None
-            status = errors.status_of(request.ctx.wire, refused.refusal)
-            self._record("forbidden", None, status)
-            self._refuse(refused.refusal)
+            self._turn_away(refused.refusal, "forbidden")
             return
         connection.start(self, head + upload.first(keep=self.method in _IDEMPOTENT))
         if upload.done:
@@ -343,7 +345,6 @@ class Exchange:
             lower_map(headers),
             max_message_bytes=self.services.settings.max_websocket_message_bytes,
             on_end=self._tunnel_ended,
-            on_output=self._progress,
         )
         connection.handler = self._tunnel
         self._client.become_tunnel(self._tunnel)
@@ -467,6 +468,14 @@ class Exchange:
         data = errors.answer("openai", refusal, close=True, with_body=self.method != "HEAD")
         self._client.send(data)
         self._finish(reusable=False)
+
+    def _turn_away(
+        self, refusal: Refusal, outcome: str, extra: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """Refuse a call that was never sent, and record it."""
+        wire = self.ctx.wire if self.ctx is not None else "openai"
+        self._record(outcome, None, errors.status_of(wire, refusal))
+        self._refuse(refusal, extra)
 
     def _refuse(self, refusal: Refusal, extra: Sequence[tuple[str, str]] = ()) -> None:
         request = self.request

@@ -7,30 +7,18 @@ import any of those; `app.py` puts the real ones in.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from detection.types import Series, Usage
 from proxy.context import RequestContext
+from proxy.gate_decision import Decision
 from proxy.http.identity import NameCap
 from proxy.http.pool import Pools
 from proxy.http.routing import Router
 from proxy.http.settings import ServerSettings
 from proxy.providers.base import Headers, Refusal
-
-
-class Decision(Protocol):
-    """Admission's answer. ``refusal`` set: the call goes no further."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def refusal(self) -> Refusal | None: ...
-    @property
-    def model(self) -> str | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, str]]: ...
 
 
 class Admission(Protocol):

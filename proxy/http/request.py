@@ -127,8 +127,6 @@ def understand(services: Services, head: Head, peer: str, now: float) -> Request
         virtual_key=caller.virtual_key if caller else None,
         received_at=now,
     )
-    if caller is not None and caller.refusal is not None:
-        raise RefusedError(caller.refusal)
     return Request(head, route, endpoint, identity, caller, ctx, model_sent=endpoint.model)
 
 

@@ -51,7 +51,6 @@ class Tunnel:
         *,
         max_message_bytes: int,
         on_end: Callable[[Usage, str], None],
-        on_output: Callable[[int], None],
     ) -> None:
         self._client = client
         self._connection: UpstreamConnection | None = connection
@@ -59,9 +58,7 @@ class Tunnel:
         self._sent = FrameGuard(masked=True, max_message_bytes=max_message_bytes)
         self._received = FrameGuard(masked=False, max_message_bytes=max_message_bytes)
         self._on_end = on_end
-        self._on_output = on_output
         self._ended = False
-        self._output_bytes = 0
 
     # -- from the client ---------------------------------------------------------
 
@@ -111,8 +108,6 @@ class Tunnel:
         self._client.send(data)
         self._parser.feed_server(data)
         self._received.feed(data)
-        self._output_bytes += len(data)
-        self._on_output(self._output_bytes)
         self._check(self._received)
 
     def on_upstream_failure(self, failure: Failure) -> None:

@@ -1,0 +1,447 @@
+"""One worker: everything built, wired, started and stopped.
+
+Owns: which part gets which other part, and the order of start and stop. Must
+never: hold logic of a part; this is the only file that knows them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import ipaddress
+import os
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from detection.contrib import Recorder
+from detection.engine import Engine
+from detection.policy import Policy
+from proxy import config
+from proxy.admin.app import AdminServer
+from proxy.admin.deps import AdminDeps
+from proxy.admin.health import Health
+from proxy.admin.reader import Reader
+from proxy.alerts.service import AlertService
+from proxy.config import Settings
+from proxy.dearest import DearestRates
+from proxy.enforcement import Enforcement
+from proxy.gate import Gate
+from proxy.http.deadlines import Deadlines
+from proxy.http.identity import NameCap, client_network
+from proxy.http.pool import Pools
+from proxy.http.ports import RunningCalls, Services
+from proxy.http.routing import Router
+from proxy.http.server import DataServer
+from proxy.incidents import BookRules, IncidentBook
+from proxy.journal import Journal, JournalBusyError
+from proxy.judge import Judge
+from proxy.keeping import keep, restore
+from proxy.keys import KeyRing, derived, install_secret
+from proxy.ledger import Ledger, count_left_behind
+from proxy.meter import Meter
+from proxy.metrics import Exposition, RuntimeMetrics, process_readings
+from proxy.metrics_usage import usage_readings
+from proxy.peers import Peers, socket_folder
+from proxy.pricing import Pricer
+from proxy.states import state_checks, state_readings
+from proxy.store.store import Store
+from proxy.version import VERSION
+
+_log = structlog.get_logger("tokenweir")
+_KEEP_SECONDS = 60.0
+_SWEEP_SECONDS = 60.0
+_CLIMB_SECONDS = 1.0
+_MOST_JOURNALS = 1024
+
+
+class App:
+    """One worker's parts. ``index`` 0 also serves the admin port, for all workers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        overrides: Callable[[Settings], Settings],
+        config_file: Path | None,
+        listener: socket.socket,
+        index: int,
+    ) -> None:
+        self.settings = settings
+        self._overrides = overrides
+        self._config_file = config_file
+        self._listener = listener
+        self._index = index
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop_watching = asyncio.Event()
+        self._admin: AdminServer | None = None
+        self.last_config_error: str | None = None
+        self.runtime = RuntimeMetrics()
+        self.health = Health()
+
+    # -- start -------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Build and start every part, the data port last."""
+        settings, data = self.settings, self.settings.data_dir
+        configured = settings.keys.install_secret
+        secret = install_secret(data, configured.get_secret_value() if configured else None)
+        self.store = await Store.open(settings.store, data, worker=str(self._index))
+        self.clock = self.store.clock
+        self._build_counting(data / "journal")
+        self._build_judgement(secret)
+        self._build_path(secret)
+        self.exposition = Exposition(
+            [
+                self.runtime.readings,
+                process_readings(VERSION),
+                usage_readings(self.ledger),
+                state_readings(self),
+            ]
+        )
+        self.peers = Peers(socket_folder(data), self._index, self.exposition.scrape)
+        state_checks(self)
+        await self.ledger.start()
+        await self.enforcement.start()
+        await self.alerts.start()
+        await self.peers.start()
+        self._background()
+        if self._index == 0:
+            self._admin = self._build_admin()
+            await self._admin.start()
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(
+            self.data_server, sock=self._listener, ssl=self._tls(), backlog=4096
+        )
+        self.runtime.config_loaded_at = self.clock()
+
+    def _build_counting(self, journals: Path) -> None:
+        settings = self.settings
+        self.journal = self._open_journal(journals)
+        self.ledger = Ledger(
+            self.journal,
+            self.store.counters,
+            self.clock,
+            tick_seconds=settings.store.tick_seconds,
+            replicas=self.store.replicas,
+        )
+        self.pricer = Pricer(settings.pricing)
+        self.recorder = Recorder()
+
+    def _build_judgement(self, secret: bytes) -> None:
+        settings, store = self.settings, self.store
+        self.keys = KeyRing(secret, settings.keys, self.clock, settings.mode)
+        self.gate = Gate(
+            clock=self.clock,
+            rates=DearestRates(self.pricer, self.clock),
+            keys=self.keys,
+            mode=settings.mode,
+            limits=settings.limits,
+            budgets=settings.budgets,
+            protect=settings.protect,
+            blast_radius=settings.blast_radius,
+            link=self._link,
+        )
+        engine = Engine(settings.detection)
+        restore(engine, self._engine_file)
+        self.incidents = IncidentBook(
+            store.documents,
+            self.clock,
+            recorder=self.recorder,
+            rules=BookRules.of(settings.alerts.incidents),
+        )
+        self.alerts = AlertService(settings.alerts, store.documents, self.clock)
+        self.incidents.subscribe(self.alerts.notify)
+        self.enforcement = Enforcement(
+            gate=self.gate,
+            keys=self.keys,
+            store=store,
+            clock=self.clock,
+            data_dir=settings.data_dir,
+            index=self._index,
+        )
+        self.judge = Judge(
+            engine=engine,
+            policy=Policy(settings.policies),
+            enforcement=self.enforcement,
+            incidents=self.incidents,
+            runtime=self.runtime,
+            now=self.clock,
+        )
+        self.enforcement.on_verdict(lambda verdict: self.judge.act([verdict]))
+        self.incidents.on_dismissed(self.judge.dismissed)
+        self.ledger.on_fleet(self.judge.fleet)
+
+    def _build_path(self, secret: bytes) -> None:
+        settings, loop = self.settings, asyncio.get_running_loop()
+        self.deadlines = Deadlines(loop)
+        self.pools = Pools(loop, self.deadlines)
+        self.running = RunningCalls()
+        self.meter = Meter(
+            pricer=self.pricer,
+            gate=self.gate,
+            ledger=self.ledger,
+            judge=self.judge,
+            runtime=self.runtime,
+            now=self.clock,
+            contributors=self.recorder.observe,
+        )
+        self.services = Services(
+            settings=settings.server,
+            router=Router(settings.all_upstreams),
+            pools=self.pools,
+            keys=self.keys,
+            gate=self.gate,
+            meter=self.meter,
+            runtime=self.runtime,
+            names=NameCap(settings.server.max_tracked_names),
+            hash_client=_client_hasher(derived(secret, "client")),
+            fingerprint_key=derived(secret, "fingerprint-of-message"),
+            trusted=tuple(ipaddress.ip_network(n) for n in settings.server.trusted_proxies),
+            new_id=_id_maker(self.journal.replica),
+            monotonic=time.monotonic,
+            running=self.running,
+        )
+        self.gate.on_cut(self.running.cut)
+        self.data_server = DataServer(self.services, loop, self.deadlines)
+
+    def _build_admin(self) -> AdminServer:
+        settings = self.settings
+        deps = AdminDeps(
+            settings=settings.admin,
+            data_dir=settings.data_dir,
+            clock=self.clock,
+            version=VERSION,
+            scrape=self.peers.scrape,
+            mode=lambda: str(self.settings.mode),
+            data_url=lambda: self.data_url,
+            reader=Reader(self.store.counters, self.clock),
+            runtime=self.runtime,
+            health=self.health,
+            environ=os.environ,
+            store=self.store,
+            ledger=self.ledger,
+            engine=self.engine,
+            gate=self.gate,
+            control=self.enforcement,
+            incidents=self.incidents,
+            alerts=self.alerts,
+            config=lambda: self.settings,
+            reload=self.reload,
+        )
+        server = settings.server
+        return AdminServer(deps, server.admin_host or server.host, server.admin_port)
+
+    def _open_journal(self, folder: Path) -> Journal:
+        """This worker's journal; another process may still hold the first ones."""
+        for number in range(self._index, _MOST_JOURNALS):
+            with contextlib.suppress(JournalBusyError):
+                return Journal(
+                    folder / str(number),
+                    self.settings.journal,
+                    clock=self.clock,
+                    monotonic=self.clock.monotonic,
+                )
+        raise OSError(f"every journal under {folder} is in use")
+
+    # -- running -----------------------------------------------------------------
+
+    def _background(self) -> None:
+        self._run("incidents", self.incidents.run())
+        self._run("loop-watch", self.runtime.watch_loop())
+        self._run("sweep", _every(_SWEEP_SECONDS, self._sweep))
+        self._run("climb", _every(_CLIMB_SECONDS, self._climb))
+        self._run("keep", _every(_KEEP_SECONDS, self._keep))
+        if self._index == 0:
+            journals = self.settings.data_dir / "journal"
+            counting = (self.store.counters, self.clock, self.settings.journal)
+            self._run("left-behind", _quietly(count_left_behind(journals, *counting)))
+        if self._config_file is not None:
+            self._run(
+                "config",
+                config.watch(
+                    self._config_file,
+                    self._changed,
+                    self._unreadable,
+                    stop=self._stop_watching,
+                ),
+            )
+
+    def _run(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    async def _sweep(self) -> None:
+        self.judge.sweep()
+
+    async def _climb(self) -> None:
+        self.judge.climb()
+
+    async def _keep(self) -> None:
+        await keep(self.engine, self._engine_file)
+
+    async def reload(self) -> None:
+        """Read the file again, as a change of it would."""
+        if self._config_file is None:
+            return
+        try:
+            self._changed(await asyncio.to_thread(config.load, self._config_file))
+        except config.ConfigError as error:
+            self._unreadable(error)
+
+    def _changed(self, settings: Settings) -> None:
+        """Take new settings; ports, store and folders stay as they were started."""
+        settings = self._overrides(settings)
+        old, self.settings = self.settings, settings
+        self.services.settings = settings.server
+        self.services.router = Router(settings.all_upstreams)
+        self.pricer.configure(settings.pricing)
+        self.keys.configure(settings.keys, settings.mode)
+        self.gate.configure(
+            settings.mode,
+            settings.limits,
+            settings.budgets,
+            settings.protect,
+            settings.blast_radius,
+        )
+        self.judge.configure(settings.detection, settings.policies)
+        self.last_config_error = None
+        self.runtime.config_reloads["ok"] += 1
+        self.runtime.config_loaded_at = self.clock()
+        fixed = [
+            n for n in ("data_dir", "store", "admin") if getattr(old, n) != getattr(settings, n)
+        ]
+        _log.info("config_reloaded", needs_restart=fixed)
+
+    def _unreadable(self, error: config.ConfigError) -> None:
+        self.last_config_error = "; ".join(error.lines())
+        self.runtime.config_reloads["failed"] += 1
+        _log.error("config_refused", faults=error.lines())
+
+    # -- stop --------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Say unready, let running calls finish, send what waits, close."""
+        self.health.draining = True
+        self._stop_watching.set()
+        self._listening.close()
+        await self.data_server.drain(self.settings.server.drain_timeout_seconds)
+        self.pools.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._keep()
+        await self.alerts.stop()
+        await self.enforcement.stop()
+        if self._admin is not None:
+            await self._admin.stop()
+        await self.peers.stop()
+        await self.ledger.stop()
+        await self.store.stop()
+        self.deadlines.stop()
+
+    @property
+    def engine(self) -> Engine:
+        """Detection; a reload can put a new one in its place."""
+        return self.judge.engine
+
+    # -- facts -------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The data port in use."""
+        return int(self._listener.getsockname()[1])
+
+    @property
+    def admin_port(self) -> int:
+        """The admin port in use; 0 in a worker that has none."""
+        return self._admin.port if self._admin is not None else 0
+
+    @property
+    def data_url(self) -> str:
+        """How clients of this machine reach the data port."""
+        host = self.settings.server.host
+        host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104
+        host = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.settings.server.tls else 'http'}://{host}:{self.port}"
+
+    @property
+    def sign_in_link(self) -> str:
+        """A link that opens the dashboard once."""
+        return self._admin.sign_in_link() if self._admin is not None else ""
+
+    @property
+    def token_file(self) -> str | None:
+        """Where the admin token stands; ``None`` where the environment gives it."""
+        if os.environ.get("TOKENWEIR_ADMIN_TOKEN"):
+            return None
+        return str(self.settings.data_dir / "admin-token")
+
+    @property
+    def _engine_file(self) -> Path:
+        return self.settings.data_dir / f"engine-{self._index}.json"
+
+    def _link(self, incident: str) -> str:
+        base = self.settings.admin.public_url or (self._admin.url if self._admin else "")
+        return f"{base}/incidents/{incident}" if base and incident else ""
+
+    def _tls(self) -> ssl.SSLContext | None:
+        tls = self.settings.server.tls
+        if tls is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(tls.certificate_file, tls.key_file)
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do something again and again; a failure is told and does not end it."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Exception:
+            _log.exception("background_work_failed")
+
+
+async def _quietly(work: Awaitable[Any]) -> None:
+    try:
+        await work
+    except Exception:
+        _log.exception("background_work_failed")
+
+
+def _client_hasher(key: bytes) -> Callable[[str], str]:
+    """Keyed hashes of client networks, remembered."""
+    known: dict[str, str] = {}
+
+    def hashed(address: str) -> str:
+        found = known.get(address)
+        if found is None:
+            network = client_network(address).encode()
+            found = "net_" + hashlib.blake2b(network, digest_size=6, key=key).hexdigest()
+            if len(known) >= 100_000:
+                known.clear()
+            known[address] = found
+        return found
+
+    return hashed
+
+
+def _id_maker(replica: str) -> Callable[[], str]:
+    """Ids that no other worker gives: replica, start, number."""
+    prefix = f"{replica[:6]}-{time.time_ns() // 1_000_000:x}-"
+    number = 0
+
+    def make() -> str:
+        nonlocal number
+        number += 1
+        return f"{prefix}{number:x}"
+
+    return make

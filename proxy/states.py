@@ -1,0 +1,101 @@
+"""How the parts of a worker are: for probes and for scrapes.
+
+Owns: which facts of which part become a health component or a gauge. Must never:
+wait for a part, or change one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxy.admin.health import Component, State
+from proxy.metrics import Reading
+
+if TYPE_CHECKING:
+    from proxy.app import App
+
+
+def state_checks(app: App) -> None:
+    """Register the components of readiness."""
+
+    def store() -> Component:
+        if app.store.available:
+            return Component()
+        return Component(
+            State.DEGRADED,
+            f"the store does not answer: {app.store.link.last_error or 'not reached yet'}",
+            "calls go on; blocks and budgets hold from the last snapshot. Check store.url and the "
+            "server behind it",
+        )
+
+    def ledger() -> Component:
+        if app.ledger.lag_seconds < 5:
+            return Component()
+        return Component(
+            State.DEGRADED,
+            f"{app.ledger.pending_records} finished calls wait in the journal for the store",
+            "they are counted when the store is back",
+        )
+
+    def journal() -> Component:
+        if not app.journal.waiting_for_disk and not app.journal.lost_records:
+            return Component()
+        return Component(
+            State.DEGRADED,
+            f"the journal can't be written ({app.journal.last_error}): "
+            f"{app.journal.waiting_for_disk} records wait, {app.journal.lost_records} are lost",
+            f"make room or mend the rights of {app.journal.directory}",
+        )
+
+    def detection() -> Component:
+        if not app.engine.faults:
+            return Component()
+        names = ", ".join(sorted(app.engine.faults))
+        return Component(State.DEGRADED, f"detectors that failed: {names}", "see the log")
+
+    def settings() -> Component:
+        if app.last_config_error is None:
+            return Component()
+        return Component(
+            State.DEGRADED,
+            "the last change of the configuration was refused: " + app.last_config_error,
+            "mend the file; the settings before it are in force",
+        )
+
+    for name, check in (
+        ("store", store),
+        ("ledger", ledger),
+        ("journal", journal),
+        ("detection", detection),
+        ("config", settings),
+    ):
+        app.health.add(name, check)
+
+
+def state_readings(app: App) -> Callable[[], Iterable[Reading]]:
+    """Gauges of the parts."""
+
+    def read() -> Iterator[Reading]:
+        yield Reading("tokenweir_store_up", (), int(app.store.available))
+        yield Reading("tokenweir_store_lag_seconds", (), app.ledger.lag_seconds)
+        yield Reading("tokenweir_store_pending_records", (), app.ledger.pending_records)
+        for reason, count in list(app.ledger.failures.items()):
+            yield Reading("tokenweir_store_failures_total", (reason,), count)
+        yield Reading("tokenweir_journal_bytes", (), _size_bytes(app.journal.directory))
+        yield Reading("tokenweir_journal_failures_total", (), app.journal.write_errors)
+        yield Reading("tokenweir_detection_series", (), app.engine.health()["series"])
+        kinds = Counter((str(a.kind), str(a.mode)) for a in app.gate.actions())
+        for labels, count in kinds.items():
+            yield Reading("tokenweir_actions_in_force", labels, count)
+        tiers = Counter(incident.tier.label for incident in app.incidents.known_active())
+        for tier, count in tiers.items():
+            yield Reading("tokenweir_incidents_open", (tier,), count)
+
+    return read
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*.jsonl"))
