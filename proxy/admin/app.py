@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import ssl
 from collections.abc import Awaitable, Callable
 from types import ModuleType
@@ -161,4 +162,14 @@ class AdminServer:
 
 def route_modules() -> list[ModuleType]:
     """Every module with ``routes(deps)`` and ``OPENAPI_PATHS``, in mounting order."""
-    return [usage_routes, series_routes, overview_routes]
+    others = ("control_routes", "incident_routes", "billing_routes")
+    return [
+        usage_routes,
+        series_routes,
+        overview_routes,
+        *(
+            importlib.import_module(f"proxy.admin.{name}")
+            for name in others
+            if importlib.util.find_spec(f"proxy.admin.{name}")
+        ),
+    ]

@@ -28,7 +28,7 @@ SETTINGS = AdminSettings(
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = await Store.open(StoreSettings(), tmp_path / "store-data")
+    opened = await Store.open(StoreSettings(timeout_seconds=5.0), tmp_path / "store-data")
     yield opened
     await opened.stop()
 
