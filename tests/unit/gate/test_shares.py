@@ -1,0 +1,100 @@
+"""Replicas on one real store: no overshoot, no leak, whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from detection.budget import nano_usd
+from proxy.settings import BudgetSettings, LimitSettings
+from tests.unit.gate.bench import Replica, call, done
+from tests.unit.gate.conftest import OpenReplica
+from tests.unit.store.support import Server
+
+COST = 50 * 150 + 20 * 600
+
+
+async def spend(replica: Replica, calls: int, at_once: int = 20) -> int:
+    """Make calls through a replica; how many were let through."""
+    passed = 0
+    limit = asyncio.Semaphore(at_once)
+
+    async def one() -> None:
+        nonlocal passed
+        async with limit:
+            decision = await replica.admit(call())
+            if decision.refusal is None:
+                passed += 1
+                await asyncio.sleep(0.001)
+            replica.gate.settle(decision, done() if decision.refusal is None else done(0, 0, 429))
+
+    await asyncio.gather(*(one() for _ in range(calls)))
+    return passed
+
+
+async def test_three_replicas_spend_a_budget_to_the_end_and_not_beyond(
+    open_replica: OpenReplica,
+) -> None:
+    budget = BudgetSettings(name="b", amount_usd=0.01)
+    replicas = [await open_replica(name, budgets=[budget]) for name in "abc"]
+    passed = sum(await asyncio.gather(*(spend(r, 400) for r in replicas)))
+    limit = nano_usd(0.01)
+    reserved = (200 + 8) * 150 + 100 * 600
+    assert passed * COST <= limit
+    # Calls that were running are settled; what they gave back can be spent, by one replica too.
+    await asyncio.sleep(1.3)
+    passed += await spend(replicas[0], 100, at_once=1)
+    assert 0 <= limit - passed * COST < reserved
+
+
+async def test_a_request_limit_is_exact_over_replicas(open_replica: OpenReplica) -> None:
+    limit = LimitSettings(name="r", requests=50, per="month")
+    replicas = [await open_replica(name, limits=[limit]) for name in "ab"]
+    passed = sum(await asyncio.gather(*(spend(r, 60) for r in replicas)))
+    assert passed == 50
+
+
+async def test_calls_at_once_are_counted_over_replicas(open_replica: OpenReplica) -> None:
+    limit = LimitSettings(name="f", in_flight=6)
+    a, b = [await open_replica(name, limits=[limit]) for name in "ab"]
+    running = [await r.admit(call()) for r in (a, b) for _ in range(3)]
+    assert [d.kind for d in running] == ["allow"] * 6
+    refused = await a.admit(call())
+    assert refused.kind == "throttle"
+    assert refused.refusal is not None
+    assert refused.refusal.retry_after_seconds == 1.0
+    b.gate.settle(running[-1], done())
+    await b.enforcement.report()
+    await a.enforcement.report()
+    assert (await a.admit(call())).kind == "allow"
+
+
+async def test_what_a_killed_replica_held_comes_back_when_it_restarts(
+    server: Server, tmp_path: Path, open_replica: OpenReplica
+) -> None:
+    from proxy.store.store import Store
+
+    budget = BudgetSettings(name="b", amount_usd=0.001)
+    store = await Store.open(server.settings(), tmp_path / "x", worker="x")
+    dying = Replica(store, tmp_path / "x", budgets=[budget])
+    await dying.enforcement.start()
+    for _ in range(3):
+        dying.gate.settle(await dying.admit(call()), done())
+    running = await dying.admit(call())
+    # Killed: no report, no return of shares; only the mirror stays.
+    from proxy.store.tasks import cancel
+
+    await cancel(dying.enforcement._tasks)
+    assert dying.enforcement._mirror is not None
+    dying.enforcement._mirror.close()
+    await store.stop()
+
+    again = await open_replica("x", budgets=[budget])
+    await again.enforcement.report()
+    counter = next(iter(again.gate.counters))
+    await again.enforcement.report()
+    expected = 3 * COST + running.reservation_nano_usd
+    assert counter.account.spent == expected
+    assert counter.account.charged == 0
+    assert counter.account.others == 0
+    assert counter.account.remaining == nano_usd(0.001) - expected
