@@ -168,6 +168,11 @@ class Exchange:
         """Did the client ask for a WebSocket that is not there yet?"""
         return self.request is not None and self.request.wants_websocket and not self._started
 
+    @property
+    def answered(self) -> bool:
+        """Has any byte of an answer gone out?"""
+        return self._started
+
     def client_gone(self) -> None:
         """The client hung up."""
         if self._done or self.request is None:

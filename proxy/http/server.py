@@ -27,6 +27,7 @@ from proxy.http.websocket import Tunnel
 _MAX_TARGET = 65_536
 _HOST_FORBIDDEN = frozenset(b"/?#@\\ \t")
 _MAX_PIPELINED = 32
+_LINGER_SECONDS = 1.0
 
 
 class BadRequestError(Exception):
@@ -45,6 +46,7 @@ class ClientConnection(asyncio.Protocol):
         "_body_timeout",
         "_closing",
         "_exchanges",
+        "_field_bytes",
         "_fields",
         "_head_bytes",
         "_held",
@@ -70,6 +72,7 @@ class ClientConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: RawHeaders = []
+        self._field_bytes = 0
         self._head_bytes = 0
         self._held = False
         self._paused_by_queue = False
@@ -155,6 +158,7 @@ class ClientConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._target = b""
         self._fields = []
+        self._field_bytes = 0
         if not self._exchanges:
             self.deadline = self._loop.time() + self._server.settings.header_timeout_seconds
 
@@ -167,6 +171,9 @@ class ClientConnection(asyncio.Protocol):
         if self._receiving is not None:
             return  # a trailer of the request: allowed, and dropped with its framing
         self._fields.append((name, value))
+        self._field_bytes += len(name) + len(value)
+        if self._field_bytes > self._server.settings.max_header_bytes:
+            raise self._fault(431, "the request's head is too large")
         if len(self._fields) > self._server.settings.max_headers:
             raise self._fault(431, "too many header fields")
 
@@ -213,7 +220,10 @@ class ClientConnection(asyncio.Protocol):
             return
         self._exchanges.popleft()
         if not reusable or self._server.draining:
-            self.close_after()
+            if self._receiving is not None:
+                self._linger()
+            else:
+                self.close_after()
             return
         if self._exchanges:
             if self._paused_by_queue and len(self._exchanges) < _MAX_PIPELINED // 2:
@@ -313,15 +323,35 @@ class ClientConnection(asyncio.Protocol):
         if self._closing:
             return
         self._closing = True
-        if self._exchanges:
-            # A call under way on this connection: its answer can't be trusted to be its own.
-            for exchange in list(self._exchanges):
-                exchange.client_gone()
-            self._exchanges.clear()
+        answerable = all(exchange is self._receiving for exchange in self._exchanges)
+        for exchange in list(self._exchanges):
+            answerable = answerable and not exchange.answered
+            exchange.client_gone()
+        self._exchanges.clear()
+        if not answerable:
+            # Bytes of an answer are out: another one behind them could be taken for its rest.
             self.abort()
             return
         self.send(errors.bare(bad.status, str(bad)))
-        self.close_after()
+        self._linger()
+
+    def _linger(self) -> None:
+        """Say that no more comes, and read on for a moment.
+
+        A close with unread bytes in the kernel resets the connection, and the reset
+        can overtake the answer (RFC 9112 section 9.6).
+        """
+        self._closing = True
+        transport = self.transport
+        if transport is None:
+            return
+        if not transport.can_write_eof():
+            transport.close()
+            return
+        self._held = self._paused_by_queue = False
+        self._resume_transport()
+        transport.write_eof()
+        self.deadline = self._loop.time() + _LINGER_SECONDS
 
     def _check_upgrade(self, head: Head) -> None:
         """llhttp reads no body where an upgrade is asked for."""
