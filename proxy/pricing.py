@@ -25,6 +25,7 @@ from proxy.rates import (
     dearest_of_family,
     find_model,
     rates_from,
+    reported_cost_nano_usd,
     tariff_of,
     vendor_by_model,
 )
@@ -144,6 +145,10 @@ class Pricer:
     """Prices calls. Resolves each (provider, model, tier) once, then computes."""
 
     def __init__(self, settings: PricingSettings) -> None:
+        self.configure(settings)
+
+    def configure(self, settings: PricingSettings) -> None:
+        """Take new settings, and forget what was resolved by the old ones."""
         self._settings = settings
         self._overrides = [
             (re.compile(translate(o.provider)), re.compile(translate(o.model.lower())), o)
@@ -183,8 +188,8 @@ class Pricer:
             Epoch seconds of the call.
         """
         if self._settings.use_reported_cost:
-            reported = usage.extra.get("reported_cost_nano_usd")
-            if isinstance(reported, int):
+            reported = reported_cost_nano_usd(provider, usage.extra.get("native_usage"))
+            if reported is not None:
                 return Price(reported, self.markup(project, reported), False, "reported")
         tier = usage.service_tier or ""
         tier = tier.lower() if tier else ""

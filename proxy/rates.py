@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -175,6 +175,42 @@ def _tariff(price: ModelPrice) -> Tariff:
         return rates_from(flat)
 
     return Tariff(at(0), tuple((start, at(start + 1)) for start in starts))
+
+
+def reported_cost_nano_usd(provider: str, native: Any) -> int | None:
+    """What a provider says that it charged, rounded up; ``None`` where it does not.
+
+    OpenRouter: ``cost`` in USD, and with the customer's own key what the model's host
+    charged beside it. xAI: ticks of 10⁻¹⁰ USD. Perplexity: ``cost.total_cost``.
+    """
+    if not isinstance(native, dict):
+        return None
+    dollars: Any = None
+    if provider == "openrouter":
+        dollars = native.get("cost")
+        if native.get("is_byok") is True:
+            details = native.get("cost_details")
+            upstream: Any = None
+            if isinstance(details, dict):
+                upstream = details.get("upstream_inference_cost")
+            if not _is_amount(upstream) or not _is_amount(dollars):
+                return None
+            return _nano(dollars) + _nano(upstream)
+    elif provider == "xai":
+        ticks = native.get("cost_in_usd_ticks")
+        return -(-ticks // 10) if type(ticks) is int and ticks >= 0 else None
+    elif provider == "perplexity":
+        cost = native.get("cost")
+        dollars = cost.get("total_cost") if isinstance(cost, dict) else None
+    return _nano(dollars) if _is_amount(dollars) else None
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1_000_000
+
+
+def _nano(dollars: float) -> int:
+    return int((Decimal(repr(dollars)) * 1_000_000_000).to_integral_value(ROUND_CEILING))
 
 
 def catalogue_provider(vendor: str, upstream_url: str) -> Provider | None:

@@ -34,6 +34,7 @@ from proxy.providers.base import (
     UsageParser,
 )
 from proxy.providers.edit import UsageChunkFilter, ask_for_usage, replace_model
+from proxy.providers.estimate import estimate_usage, normalised_finish
 from proxy.providers.family import Family, SessionParser
 from proxy.providers.limits import RateLimit, rate_limits, retry_after
 from proxy.providers.reading import BodyParser
@@ -65,6 +66,8 @@ __all__ = [
     "SessionParser",
     "UsageChunkFilter",
     "ask_for_usage",
+    "estimate_usage",
+    "normalised_finish",
     "provider_of",
     "rate_limits",
     "read_request",

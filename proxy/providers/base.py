@@ -109,6 +109,10 @@ class UsageParser(Protocol):
     def close(self, *, complete: bool) -> Usage:
         """The usage read so far. ``complete``: the transport ended cleanly."""
 
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of answer text read so far, at most a block behind."""
+
 
 class StreamFilter(Protocol):
     """Takes the usage chunk that we asked for out of what the client sees."""

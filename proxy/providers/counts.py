@@ -10,6 +10,13 @@ from typing import Any
 
 from proxy.providers.reading import count
 
+_CACHED = (
+    "prompt_cache_hit_tokens",
+    "num_cached_tokens",
+    "cached_tokens",
+    "cache_read_input_tokens",
+)
+
 
 def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
     """The counts in a usage object of OpenAI's kind, whoever sent it.
@@ -48,14 +55,11 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
         reasoning = count(after.get("reasoning_tokens"))
         found["audio_output_tokens"] = count(after.get("audio_tokens"))
         found["image_output_tokens"] = count(after.get("image_tokens"))
-    for name in (
-        "prompt_cache_hit_tokens",
-        "num_cached_tokens",
-        "cached_tokens",
-        "cache_read_input_tokens",
-    ):
-        if cached is None:
+    if cached is None:
+        for name in _CACHED:
             cached = count(taken(name))
+            if cached is not None:
+                break
     if found.get("cache_write_tokens") is None:
         # Gateways put a 0 here for models that have no such thing.
         found["cache_write_tokens"] = count(taken("cache_creation_input_tokens")) or None

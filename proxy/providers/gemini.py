@@ -75,12 +75,13 @@ class GeminiReader(Reader):
     """``GenerateContentResponse`` objects, one or many."""
 
     array_streams: ClassVar[bool] = True
+    _searches = 0
 
     def counts(self, native: dict[str, Any]) -> dict[str, Any]:
         tools = count(member(native, "toolUsePromptTokenCount"))
         if tools is not None:
             self.extra["tool_use_prompt_tokens"] = tools
-        return metadata_counts(native)
+        return {**metadata_counts(native), "web_searches": self._searches or None}
 
     def document(self, doc: Any) -> None:
         self.event(b"", doc)
@@ -136,7 +137,7 @@ class GeminiReader(Reader):
                 self.add_server_tool("code_execution")
         searches = items(part(candidate, "groundingMetadata"), "webSearchQueries")
         if searches:
-            self.extra["web_search_queries"] = len(searches)
+            self._searches = max(self._searches, len(searches))
 
     def _predictions(self, doc: dict[str, Any]) -> None:
         """Vertex embeddings and text models: counts stand in each prediction."""

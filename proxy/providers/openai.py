@@ -30,6 +30,8 @@ class CompatibleReader(Reader):
         self._calls: dict[Any, str] = {}
 
     def counts(self, native: dict[str, Any]) -> dict[str, Any]:
+        if native.get("type") == "duration":
+            self.extra["seconds"] = native.get("seconds")
         return compatible_counts(native)
 
     def _common(self, doc: dict[str, Any]) -> bool:

@@ -15,8 +15,9 @@ from typing import Any
 from detection.types import CallError, Usage
 from proxy.providers.base import Endpoint, Headers
 from proxy.providers.counts import compatible_counts
+from proxy.providers.errors import read_error
 from proxy.providers.gemini import member, metadata_counts
-from proxy.providers.reading import items, part, read_error, text
+from proxy.providers.reading import items, part, text
 from proxy.providers.skim import loads
 from proxy.providers.websocket import FrameReader, agreed_deflate
 

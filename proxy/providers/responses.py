@@ -58,9 +58,12 @@ class ResponsesReader(Reader):
     def __init__(self) -> None:
         super().__init__()
         self._items: list[Any] = []
+        self._searches = 0
 
     def counts(self, native: dict[str, Any]) -> dict[str, Any]:
-        return compatible_counts(native)
+        found = compatible_counts(native)
+        found["web_searches"] = self._searches or None
+        return found
 
     def document(self, doc: Any) -> None:
         if not isinstance(doc, dict):
@@ -126,6 +129,7 @@ class ResponsesReader(Reader):
                 self.add_tool(item.get("name"))
             elif isinstance(kind, str) and kind.endswith("_call"):
                 self.add_server_tool(kind)
+                self._searches += kind == "web_search_call"
         self._items = []
         return super().usage(complete=complete, streamed=streamed)
 

@@ -158,7 +158,7 @@ class SSEFramer:
             data = b"\n".join(lines)
         if not data:
             return
-        if data.strip() == b"[DONE]":
+        if data.startswith(b"[DONE]"):
             self._reader.done()
             return
         doc = loads(data)
