@@ -25,7 +25,6 @@ from proxy.store.series import series_of
 
 #: A profile remembers six weeks; what is older would be forgotten while learned.
 REMEMBERED_SECONDS: Final = 42 * DAY_SECONDS
-_SWEEP_SECONDS: Final = 600.0
 
 #: How the calls of an hour of which only the total is known are laid out: the share of
 #: the hour's calls in each of its twelve five minutes. Evenly would understate the records
@@ -40,15 +39,20 @@ def learn(
     rows: Iterable[Row],
     settings: DetectionSettings | None = None,
     progress: Callable[[float], None] = lambda ts: None,
+    sweep_seconds: float = 600.0,
 ) -> Engine:
-    """An engine that has lived through the rows, which come in order of time."""
+    """An engine that has lived through the rows, which come in order of time.
+
+    A proxy sweeps every minute; here ten do, which shifts when a waiting call is
+    counted by some seconds and nothing else, and makes a long import short.
+    """
     engine = Engine(settings)
     sums = _Sums(engine)
     swept = 0.0
     for row in _in_order(rows):
         now = moment(row)
         sums.flush(now)
-        if now - swept >= _SWEEP_SECONDS:
+        if now - swept >= sweep_seconds:
             engine.sweep(now)
             progress(now)
             swept = now
@@ -57,7 +61,8 @@ def learn(
         else:
             sums.add(row)
     sums.flush(float("inf"))
-    engine.sweep(engine.now + 1)
+    # Half-hours are learned when they are over; the last one is over now.
+    engine.sweep((engine.now // 1800 + 1) * 1800)
     engine.finish_learning()
     return engine
 
@@ -98,7 +103,7 @@ class _Sums:
         first = int(self._start) // 10
         for series, counts in self._held.items():
             buckets = [
-                FleetBucket(first + 6 * step, *(_part(count, step) for count in counts))
+                FleetBucket(first + 6 * step + 1, *(_part(count, step) for count in counts))
                 for step in range(5)
             ]
             self._engine.merge_fleet(series, buckets, self._start + 290)

@@ -13,6 +13,9 @@ from detection.profile import RECORD_DAYS
 
 Dump = dict[str, Any]
 
+#: Alarms were set by the records as they were; at zero they are set again at once.
+_ANEW = {"alarms": [0, 0, 0]}
+
 
 def merged(running: Dump, imported: Mapping[str, Any]) -> Dump:
     """The running engine's dump with what the imported one knows besides."""
@@ -29,7 +32,7 @@ def merged(running: Dump, imported: Mapping[str, Any]) -> Dump:
             _state(state, learned[name]) if name in learned else state
             for name, state in lived.items()
         ]
-        + [state for name, state in learned.items() if name not in lived],
+        + [{**state, **_ANEW} for name, state in learned.items() if name not in lived],
         "owners": [
             _owner(owner, owners[name]) if name in owners else owner
             for name, owner in lived_owners.items()
@@ -47,8 +50,7 @@ def _state(lived: Mapping[str, Any], learned: Mapping[str, Any]) -> Dump:
     state = dict(lived)
     if lived["profile"] is not None and learned["profile"] is not None:
         state["profile"] = _profile(lived["profile"], learned["profile"])
-        # What was reckoned with the old records must be reckoned anew.
-        state["alarms"] = [0, 0, 0]
+        state |= _ANEW
     known = {kind: dict(held) for kind, held in (learned["members"] or {}).items()}
     for kind, held in (lived["members"] or {}).items():
         known[kind] = {**known.get(kind, {}), **held}

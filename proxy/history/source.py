@@ -162,7 +162,10 @@ def _csv_rows(first: bytes, data: IO[bytes]) -> Iterator[Record | Rejected]:
     header_line = first.decode("utf-8", "replace")
     delimiter = max(",;\t|", key=header_line.count)
     csv.field_size_limit(_RECORD_LIMIT_CHARS)
-    header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter))]
+    try:
+        header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter))]
+    except csv.Error as error:
+        raise SourceError(f"neither JSON nor a CSV header: {error}") from None
     if len(set(header)) != len(header):
         twice = sorted({name for name in header if header.count(name) > 1})
         raise SourceError(f"the header names {', '.join(map(repr, twice))} twice")

@@ -32,7 +32,7 @@ _SOURCES: Final = frozenset({"reported", "estimated", "unknown"})
 
 
 def _recognises(first: Mapping[str, Any]) -> bool:
-    return "ts" in first and ("usage_source" in first or "cost_nano_usd" in first)
+    return "ts" in first and "usage_source" in first and "requests" not in first
 
 
 def convert(data: Mapping[str, Any], options: Options) -> Iterable[Row]:
