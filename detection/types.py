@@ -183,7 +183,8 @@ class Observation(NamedTuple):
     ``ts`` is epoch seconds of the end of the call, by the store's time.
     ``fingerprint`` is 16 hex digits over the canonical last message, or the
     last tool call with its result; ``client`` a keyed hash of the client's
-    network; ``action`` what enforcement did (``allow``, ``throttle``, ...).
+    network; ``action`` what enforcement did (``allow``, ``throttle``, ...);
+    ``trace`` the W3C ``traceparent`` that the call came with.
     """
 
     ts: float
@@ -216,6 +217,7 @@ class Observation(NamedTuple):
     ttft_seconds: float | None = None
     latency_seconds: float | None = None
     action: str | None = None
+    trace: str | None = None
 
 
 class FleetBucket(NamedTuple):
