@@ -79,9 +79,9 @@ class Meter:
             self._guarded("gate", self._gate.settle, decision, observation)
         self._guarded("ledger", self._ledger.record, observation)
         if call.usage is not None or call.status >= 500:
-            # What was refused here never reached a provider: it is counted, not judged.
             self._guarded("contributors", self._contributors, observation)
-            self._guarded("engine", self._judge.observe, observation)
+        # The engine sees throttled calls too: who goes on against a throttle runs away.
+        self._guarded("engine", self._judge.observe, observation)
         for listener in self._listeners:
             self._guarded("listener", listener, observation)
         if call.answer_headers and call.ctx.key is not None:
