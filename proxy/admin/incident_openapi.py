@@ -1,0 +1,236 @@
+"""How the incident routes look from outside: their part of the OpenAPI document.
+
+Owns: that description. Must never: promise what :mod:`proxy.admin.incident_routes`
+doesn't do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detection.types import Signal
+
+_TIERS = ["info", "warning", "critical", "emergency"]
+_STATES = ["open", "escalated", "acknowledged", "resolved", "dismissed"]
+_NULLABLE_NUMBER = {"type": ["number", "null"]}
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
+
+_INCIDENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "fingerprint", "series", "signal", "state", "tier", "worst", "opened_at"],
+    "properties": {
+        "id": _TEXT,
+        "fingerprint": _TEXT,
+        "series": {
+            "type": "object",
+            "required": ["dimension", "value"],
+            "properties": {"dimension": _TEXT, "value": _TEXT},
+        },
+        "signal": {"type": "string", "enum": [str(signal) for signal in Signal]},
+        "signals": _TEXTS,
+        "state": {"type": "string", "enum": _STATES},
+        "tier": {"type": "string", "enum": ["none", *_TIERS]},
+        "worst": {"type": "string", "enum": _TIERS},
+        "opened_at": {"type": "number", "description": "Epoch seconds."},
+        "since": {"type": "number", "description": "When the change began, epoch seconds."},
+        "observed": {"type": "number"},
+        "baseline": _NULLABLE_NUMBER,
+        "ratio": _NULLABLE_NUMBER,
+        "projects": _TEXTS,
+        "story": _TEXT,
+        "next_step": _TEXT,
+        "explanation": {"type": ["object", "null"]},
+        "cost_nano_usd": {"type": "integer"},
+        "cost_per_hour_nano_usd": {"type": "integer"},
+        "actions": {"type": "array", "items": {"type": "object"}},
+        "timeline": {"type": "array", "items": {"type": "object"}},
+        "acknowledged_by": _TEXT,
+        "closed_at": _NULLABLE_NUMBER,
+        "resolution": _TEXT,
+        "root_cause": _TEXT,
+    },
+}
+_SILENCE: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "kind", "matchers", "starts_at", "ends_at"],
+    "properties": {
+        "id": _TEXT,
+        "kind": {"type": "string", "enum": ["silence", "maintenance"]},
+        "matchers": _TEXTS,
+        "starts_at": {"type": "number"},
+        "ends_at": {"type": "number"},
+        "comment": _TEXT,
+        "created_by": _TEXT,
+        "project": {"type": ["string", "null"]},
+        "active": {"type": "boolean"},
+    },
+}
+_ERROR = {"$ref": "#/components/responses/Error"}
+
+
+def _answer(schema: dict[str, Any], summary: str = "OK") -> dict[str, Any]:
+    return {"description": summary, "content": {"application/json": {"schema": schema}}}
+
+
+def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def _id(what: str) -> dict[str, Any]:
+    return {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1},
+        "description": f"The {what}'s id.",
+    }
+
+
+def _body(properties: dict[str, Any]) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties}
+    return {"required": False, "content": {"application/json": {"schema": schema}}}
+
+
+def _verdict(summary: str, properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "post": {
+            "summary": summary,
+            "parameters": [_id("incident")],
+            "requestBody": _body(properties),
+            "responses": {
+                "200": _answer(_INCIDENT),
+                "404": _ERROR,
+                "409": _ERROR,
+                "413": _ERROR,
+                "503": _ERROR,
+            },
+        }
+    }
+
+
+_LONG = {"type": "string", "maxLength": 1_000}
+_CLOSE = {"resolution": _LONG, "root_cause": _LONG, "note": _LONG}
+
+
+def _silences(name: str, what: str) -> dict[str, Any]:
+    answer = {
+        "type": "object",
+        "required": ["now", name],
+        "properties": {"now": {"type": "number"}, name: {"type": "array", "items": _SILENCE}},
+    }
+    asked = {
+        "matchers": _TEXTS,
+        "starts_at": {"type": "number", "minimum": 0, "description": "Epoch seconds; now without."},
+        "ends_at": {"type": "number", "minimum": 0},
+        "seconds": {"type": "number", "minimum": 1, "description": "In place of ends_at."},
+        "comment": _LONG,
+        "project": {"type": "string", "description": "Only incidents of this project."},
+    }
+    return {
+        "get": {
+            "summary": f"List {what}s of the last month and to come",
+            "responses": {"200": _answer(answer), "503": _ERROR},
+        },
+        "post": {
+            "summary": f"Add a {what}",
+            "requestBody": _body(asked),
+            "responses": {
+                "201": _answer(_SILENCE, "Made"),
+                "404": _ERROR,
+                "413": _ERROR,
+                "503": _ERROR,
+            },
+        },
+    }
+
+
+def _end(what: str) -> dict[str, Any]:
+    return {
+        "delete": {
+            "summary": f"End a {what} now",
+            "parameters": [_id(what)],
+            "responses": {"200": _answer(_SILENCE), "404": _ERROR, "503": _ERROR},
+        }
+    }
+
+
+_LIST = {
+    "type": "object",
+    "required": ["now", "incidents"],
+    "properties": {
+        "now": {"type": "number"},
+        "incidents": {"type": "array", "items": _INCIDENT},
+    },
+}
+_OUTBOX = {
+    "type": "object",
+    "required": ["waiting", "dead"],
+    "properties": {
+        "waiting": {"type": "integer"},
+        "dead": {"type": "array", "items": {"type": "object"}},
+    },
+}
+
+OPENAPI_PATHS: dict[str, Any] = {
+    "/api/v1/incidents": {
+        "get": {
+            "summary": "List and search incidents, newest first",
+            "parameters": [
+                _query(
+                    "state",
+                    {"type": "string", "enum": ["active", "closed", "all"], "default": "active"},
+                    "Which ones.",
+                ),
+                _query(
+                    "limit",
+                    {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100},
+                    "At most so many.",
+                ),
+                _query("since", {"type": "number", "minimum": 0}, "Opened from here, epoch s."),
+                _query("until", {"type": "number", "minimum": 0}, "Opened until here, epoch s."),
+                _query("tier", {"type": "string", "enum": _TIERS}, "Of this tier or worse."),
+                _query("signal", _TEXT, "Of this signal."),
+                _query("project", _TEXT, "Of this project."),
+                _query("q", _TEXT, "Text in story, scope, resolution or cause."),
+                _query(
+                    "format",
+                    {"type": "string", "enum": ["json", "csv", "parquet"], "default": "json"},
+                    "Form of the answer.",
+                ),
+            ],
+            "responses": {"200": _answer(_LIST), "501": _ERROR, "503": _ERROR},
+        }
+    },
+    "/api/v1/incidents/{id}": {
+        "get": {
+            "summary": "One incident with its root cause and timeline",
+            "parameters": [_id("incident")],
+            "responses": {"200": _answer(_INCIDENT), "404": _ERROR, "503": _ERROR},
+        }
+    },
+    "/api/v1/incidents/{id}/acknowledge": _verdict("Take an incident in hand", {"note": _LONG}),
+    "/api/v1/incidents/{id}/resolve": _verdict("Say that an incident is over, and why", _CLOSE),
+    "/api/v1/incidents/{id}/dismiss": _verdict("Say that it was a false alarm", _CLOSE),
+    "/api/v1/silences": _silences("silences", "silence"),
+    "/api/v1/silences/{id}": _end("silence"),
+    "/api/v1/maintenance": _silences("windows", "maintenance window"),
+    "/api/v1/maintenance/{id}": _end("maintenance window"),
+    "/api/v1/outbox": {
+        "get": {
+            "summary": "Alerts that wait and those that could not be delivered",
+            "responses": {"200": _answer(_OUTBOX), "404": _ERROR, "503": _ERROR},
+        }
+    },
+    "/api/v1/outbox/{id}/replay": {
+        "post": {
+            "summary": "Send a dead letter again",
+            "parameters": [_id("message")],
+            "responses": {
+                "200": _answer({"type": "object"}),
+                "404": _ERROR,
+                "503": _ERROR,
+            },
+        }
+    },
+}
