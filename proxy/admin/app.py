@@ -85,7 +85,9 @@ class AdminServer:
             ]
         )
         app.add_routes(
-            SessionRoutes(self.authenticator, oidc=deps.settings.oidc is not None).routes()
+            SessionRoutes(
+                self.authenticator, self.sign_in_link, oidc=deps.settings.oidc is not None
+            ).routes()
         )
         modules = route_modules()
         for module in modules:

@@ -6,6 +6,7 @@ a token into a URL, a page or a log, or tell a wrong token from a spent code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from aiohttp import web
 
 from proxy.admin.auth import Authenticator
 from proxy.admin.guard import json_response
-from proxy.admin.principal import Principal
+from proxy.admin.principal import Principal, Role, require
 
 _LONGEST_FORM_BYTES = 8192
 
@@ -21,8 +22,11 @@ _LONGEST_FORM_BYTES = 8192
 class SessionRoutes:
     """Handlers bound to the authenticator."""
 
-    def __init__(self, authenticator: Authenticator, *, oidc: bool) -> None:
+    def __init__(
+        self, authenticator: Authenticator, link: Callable[[], str], *, oidc: bool
+    ) -> None:
         self._authenticator = authenticator
+        self._link = link
         self._oidc = oidc
 
     def routes(self) -> list[web.RouteDef]:
@@ -32,6 +36,7 @@ class SessionRoutes:
             web.get("/api/v1/session", self.show),
             web.post("/api/v1/session", self.by_token),
             web.delete("/api/v1/session", self.leave),
+            web.post("/api/v1/sign-in-links", self.make_link),
         ]
 
     async def by_link(self, request: web.Request) -> web.StreamResponse:
@@ -62,6 +67,11 @@ class SessionRoutes:
         response = json_response(self._describe(principal))
         self._authenticator.start_session(response, principal, request.secure)
         return response
+
+    async def make_link(self, request: web.Request) -> web.StreamResponse:
+        """``POST /api/v1/sign-in-links``: a fresh link that signs in once, as admin."""
+        require(request, Role.ADMIN)
+        return json_response({"link": self._link()}, 201)
 
     async def leave(self, request: web.Request) -> web.StreamResponse:
         """``DELETE /api/v1/session``: end it everywhere."""
@@ -124,5 +134,11 @@ OPENAPI_PATHS: dict[str, Any] = {
             "security": [],
             "responses": {"200": {"description": "Ended"}},
         },
-    }
+    },
+    "/api/v1/sign-in-links": {
+        "post": {
+            "summary": "Make a link that signs in once, within a quarter of an hour",
+            "responses": {"201": {"description": "The link"}},
+        }
+    },
 }

@@ -21,9 +21,21 @@ export function outlook(budget) {
   return words.join(" · ");
 }
 
+// Where spend will be at the end of the month, by what was seen so far.
+export function Month() {
+  const ahead = useData("/api/v1/forecast", { every: 60 });
+  return html`<${Loaded} from=${ahead} what="the forecast">
+    ${({ forecast: f }) =>
+      f
+        ? html`<p>This month so far <strong>${money(f.spent)}</strong>; at its end about <strong>${money(f.expected)}</strong> <span class="muted">(${money(f.low)} to ${money(f.high)}, four times in five; ${money(f.per_day)} a day)</span></p>`
+        : html`<p class="muted">A forecast of the month needs a few days of calls.</p>`}
+  <//>`;
+}
+
 export function Forecast() {
   const budgets = useData("/api/v1/budgets", { every: 15 });
-  return html`<${Card} title="Budgets" id="budgets" aside=${html`<a href="#/budgets">all</a>`}>
+  return html`<${Card} title="Forecast and budgets" id="budgets" aside=${html`<a href="#/budgets">all</a>`}>
+    <${Month} />
     <${Loaded} from=${budgets} what="budgets">
       ${(found) =>
         (found.budgets || []).length

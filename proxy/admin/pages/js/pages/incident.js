@@ -9,7 +9,7 @@ import { ActionsTable, Hand, mayAct } from "../actions.js";
 export function Incident({ id, session }) {
   const found = useData(`/api/v1/incidents/${encodeURIComponent(id)}`, { every: 10, events: ["incident", "action"] });
   return html`<${Loaded} from=${found} what="the incident">
-    ${(data) => html`<${Story} incident=${data.incident || data} session=${session} reload=${found.reload} />`}
+    ${(data) => html`<${Story} incident=${data} session=${session} reload=${found.reload} />`}
   <//>`;
 }
 

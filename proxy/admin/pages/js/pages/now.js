@@ -30,7 +30,7 @@ export function Now({ session }) {
         <${Metrics} data=${data} />
         <${Curves} data=${data} incidents=${incidents.data} />
         <div class="cols-2">
-          <${Card} title="Held back now" id="held" flush><${Loaded} from=${actions} what="actions">${(found) => html`<${ActionsTable} actions=${found.actions || found.rows || []} session=${session} onDone=${actions.reload} />`}<//><//>
+          <${Card} title="Held back now" id="held" flush><${Loaded} from=${actions} what="actions">${(found) => html`<${ActionsTable} actions=${found.actions} session=${session} onDone=${actions.reload} />`}<//><//>
           <${Forecast} />
         </div>
       `}
@@ -41,7 +41,7 @@ export function Now({ session }) {
 function Standing({ incidents }) {
   if (incidents.error) return html`<p class="note" data-tone="warn" role="status">Incidents can't be read: ${incidents.error.message}</p>`;
   if (!incidents.data) return null;
-  const open = incidents.data.incidents || incidents.data.rows || [];
+  const open = incidents.data.incidents;
   if (!open.length) return html`<p class="note" data-tone="ok" role="status"><strong>Nothing is wrong.</strong> No incident is open.</p>`;
   return html`<div class="note" data-tone="crit" role="status">
     <strong>${open.length} open ${open.length === 1 ? "incident" : "incidents"}.</strong>
@@ -58,7 +58,7 @@ function Standing({ incidents }) {
 }
 
 function marksOf(incidents) {
-  const rows = (incidents && (incidents.incidents || incidents.rows)) || [];
+  const rows = (incidents && incidents.incidents) || [];
   return rows.map((i) => ({ id: i.id, at: i.since || i.opened_at, tier: i.tier, label: `${signal(i.signal)}, ${scope(i.series)}` }));
 }
 

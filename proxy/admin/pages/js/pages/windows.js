@@ -17,7 +17,7 @@ export function Windows({ session }) {
     <div class="page-head"><h1 tabindex="-1">Silences and maintenance</h1></div>
     <${Kind} session=${session} path="/api/v1/silences" field="silences" title="Silences" one="silence"
       about="Matching alerts are not sent; incidents and actions go on." />
-    <${Kind} session=${session} path="/api/v1/maintenance" field="maintenance" title="Maintenance windows" one="maintenance window"
+    <${Kind} session=${session} path="/api/v1/maintenance" field="windows" title="Maintenance windows" one="maintenance window"
       about="Known work: alerts wait and what is learnt meanwhile does not count as normal." />
   `;
 }
@@ -51,7 +51,7 @@ function Kind({ session, path, field, title, one, about }) {
   ];
   return html`<${Card} title=${title} id=${`w-${field}`} flush aside=${mayAct(session) && html`<button class="button" type="button" onClick=${() => setAsking(true)}>New ${one}</button>`}>
     <${Loaded} from=${list} what=${title.toLowerCase()}>
-      ${(found) => html`<${Table} caption=${title} rows=${found[field] || found.rows || []} rowKey=${(s) => s.id} columns=${columns}
+      ${(found) => html`<${Table} caption=${title} rows=${found[field]} rowKey=${(s) => s.id} columns=${columns}
         empty=${html`<${State} kind="ok" title=${`No ${one}.`}>${about}<//>`} />`}
     <//>
     ${asking && html`<${Ask} title=${`New ${one}`} text=${about} verb="Start" fields=${[
