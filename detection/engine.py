@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from detection.detectors.base import Occasion
-from detection.lane import Lane, more
+from detection.lane import LATEST, Lane, more
+from detection.profile import HALF_HOUR
 from detection.repeats import Repeat
-from detection.state import SeriesState, View
+from detection.state import NEVER, SeriesState, View
 from detection.types import FleetBucket, Score, Series, Signal, Tier, Verdict
 
 DUMP_VERSION = 1
@@ -24,6 +25,7 @@ DUMP_VERSION = 1
 SHARED_LEAST = 3
 SHARED_MOST = 32
 FLEET_BUCKETS = 384
+HOUR = 360
 
 
 class RepeatShare(NamedTuple):
@@ -71,27 +73,36 @@ class Engine(Lane):
         return self._combiner.add(View(now, bucket, self._registry.state(series, bucket)), score)
 
     def sweep(self, now: float) -> list[Verdict]:
-        """Once a minute: end what is over, and judge drift, peers and finish reasons."""
+        """Once a minute: end what is over; each half-hour learn, each hour judge the slow lane."""
         self.now = max(self.now, now)
         bucket = int(now) // 10
-        told = self._book_all()
-        peers: dict[str, list[SeriesState]] = {}
         registry = self._registry
+        told = self._book_older(bucket - LATEST)
+        for state in [s for s in registry.states.values() if s.evidence or s.wolf]:
+            told = more(told, self._combiner.expire(state, now))
+        if bucket // HALF_HOUR != self._learned:
+            self._learned = bucket // HALF_HOUR
+            for state in list(registry.states.values()):
+                if state.profile is not None and state.profile.due(bucket):
+                    told = more(told, self._count(state, None, bucket))
+        if bucket // HOUR != self._slow:
+            self._slow = bucket // HOUR
+            told = more(told, self._slow_lane(now, bucket))
+        return told or []
+
+    def _slow_lane(self, now: float, bucket: int) -> list[Verdict] | None:
+        told: list[Verdict] | None = None
+        registry = self._registry
+        peers: dict[str, list[SeriesState]] = {}
         for state in registry.states.values():
             if state.profile is not None:
                 peers.setdefault(state.series.dimension, []).append(state)
-        for state in list(registry.states.values()):
-            if state.evidence:
-                told = more(told, self._combiner.expire(state, now))
-            profile = state.profile
-            if profile is None:
-                continue
-            if profile.due(bucket):
-                told = more(told, self._count(state, None, bucket))
-            view = View(now, bucket, state, registry.owners.get(state.series))
-            view.peers = peers[state.series.dimension]
-            told = more(told, self._ask(Occasion.SWEEP, None, view))
-        return told or []
+        for dimension, group in peers.items():
+            for state in group:
+                view = View(now, bucket, state, registry.owners.get(state.series))
+                view.peers = peers[dimension]
+                told = more(told, self._ask(Occasion.SWEEP, None, view))
+        return told
 
     def merge_fleet(
         self, series: Series, buckets: Sequence[FleetBucket], now: float
@@ -235,10 +246,11 @@ class Engine(Lane):
 
     def dump(self) -> dict[str, Any]:
         """All state as plain values, fit for JSON."""
-        self._book_all()
+        self._book_older(NEVER)
         return {
             "version": DUMP_VERSION,
             "now": self.now,
+            "swept": [self._learned, self._slow],
             "faults": dict(self.faults),
             **self._registry.dump(),
         }
@@ -248,6 +260,7 @@ class Engine(Lane):
         if saved.get("version") != DUMP_VERSION:
             raise ValueError(f"a dump of version {saved.get('version')} can't be read")
         self.now = float(saved["now"])
+        self._learned, self._slow = saved["swept"]
         self.faults = dict(saved["faults"])
         self._registry.load(saved)
 

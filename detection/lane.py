@@ -5,7 +5,7 @@ detector that raises is counted and off for that series.
 
 The same observations and sweeps give the same verdicts. A call is looked at for
 repetition, failure, excess and newcomers at once; its counts wait in its cell
-until at most eight calls or two minutes have come together, so that a count is at
+until at most eight calls or five minutes have come together, so that a count is at
 most seven calls late.
 """
 
@@ -31,7 +31,7 @@ from detection.types import (
 #: What enforcement did to calls that never reached a provider.
 STOPPED = frozenset(("block", "unavailable", "disabled", "forbidden"))
 ROOM = 8
-LATEST = 12
+LATEST = 30
 SUSPECT_SECONDS = 6 * 3600.0
 
 
@@ -54,6 +54,7 @@ class Lane:
         self._cells = self._registry.cells
         self._combiner = Combiner(self.settings)
         self._expected = [(*e.span(), e.factor, e.scope) for e in self.settings.expected]
+        self._learned = self._slow = 0
         self._least = self.settings.floors.calls_to_judge
 
     def observe(self, o: Observation) -> list[Verdict]:
@@ -71,7 +72,7 @@ class Lane:
     def _observe(self, o: Observation) -> list[Verdict]:
         (ts, _, key, agent, project, user, session, tags, provider, _, endpoint, model, _, status,
          error_type, input_tokens, _, _, output_tokens, _, cost, _, finish, fingerprint, _,
-         client, _, _, _, action) = o  # fmt: skip
+         client, _, _, _, action, *_) = o  # fmt: skip
         if action is not None and action != "allow" and action in STOPPED:
             return []
         if ts > self.now:
@@ -233,7 +234,7 @@ class Lane:
         caps = self.settings.caps
         registry = self._registry
         if len(registry.cells) >= caps.combinations or len(registry.states) + 16 >= caps.series:
-            self._book_all()
+            self._book_older(NEVER)
         cell = registry.cell(identity, o, bucket)
         told: list[Verdict] | None = None
         total = registry.state(TOTAL, bucket)
@@ -309,11 +310,13 @@ class Lane:
         if state is not None:
             state.off = (state.off or set()) | {name}
 
-    def _book_all(self) -> list[Verdict] | None:
+    def _book_older(self, bucket: int) -> list[Verdict] | None:
+        """Book the cells whose oldest waiting call is from this bucket or before, as of now."""
         told: list[Verdict] | None = None
+        now = int(self.now) // 10
         for cell in self._registry.cells.values():
-            if cell.calls:
-                told = more(told, self._book(cell, None, cell.start))
+            if cell.calls and cell.start <= bucket:
+                told = more(told, self._book(cell, None, now))
         return told
 
 

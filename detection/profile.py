@@ -15,7 +15,7 @@ from detection.window import SIZE, Window
 
 HALF_HOUR = 180
 DAY = 8640
-DAYS_KEPT = 42
+DAYS_KEPT = 45
 RECORD_DAYS = 28
 HOURS_OF_WEEK = 168
 MINUTE = 6

@@ -300,11 +300,12 @@ class DriftSettings:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     ratio: float = field(
-        default=1.25, metadata=described("Seven days against thirty days before.", gt=1)
+        default=1.25,
+        metadata=described("Cost per call of seven days against the thirty days before.", gt=1),
     )
     weekly_growth: float = field(
-        default=0.12,
-        metadata=described("Growth a week over six weeks that is drift.", gt=0),
+        default=0.035,
+        metadata=described("Growth a week of cost per call over six weeks that is drift.", gt=0),
     )
     peer_ratio: float = field(
         default=5.0, metadata=described("Times the peers' median that is an outlier.", gt=1)

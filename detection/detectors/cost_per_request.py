@@ -72,6 +72,9 @@ class Excess:
         # Long answers and prompts come in legitimate batches: only a price, or a
         # length that goes on far past the usual, is critical by itself.
         far = weights is PRICE or (ratio >= FAR and gauge.hits >= FAR_CALLS)
+        # Real keys change the length of their answers thirtyfold between jobs.
+        if self.signal is Signal.OUTPUT_TOKENS:
+            far = False
         tier = Tier.CRITICAL if far and score >= self._threshold else Tier.WARNING
         return Score(
             self.signal,

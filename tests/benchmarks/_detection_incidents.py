@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detection.types import ActionKind, Observation, Tier
+from detection.types import ActionKind, FleetBucket, Observation, Tier
 from tests.benchmarks._detection_play import EPOCH, NARROW, Caller, Mark, Player
 from tests.benchmarks._detection_traces import BUCKETS, WEEK
 
@@ -143,12 +143,13 @@ def base_rate(player: Player) -> float:
 def trial(player: Player, mark: Mark, incident: Incident, seed: int) -> Found:
     """Play one incident from a mark for 15 minutes, or until it is found."""
     rng = np.random.default_rng([seed, mark.t, len(incident.name)])
-    run = _resume(player, mark, rng)
+    run = resume(player, mark, rng)
     start = EPOCH + mark.t + int(rng.integers(60)) * 10
     found = Found()
     paid = 0
     calls = 0
     ticked = 0.0
+    others: dict[int, tuple[int, int]] = {}
     for o, own, group in _stream(run, mark, incident, start, rng):
         if own:
             calls += group
@@ -157,7 +158,11 @@ def trial(player: Player, mark: Mark, incident: Incident, seed: int) -> Found:
         if group == 1:
             run.observe(o)
         else:
-            run.others(int(o.ts) // 10, group, (o.cost_nano_usd or 0) * group)
+            cost = (o.cost_nano_usd or 0) * group
+            bucket = int(o.ts) // 10
+            had = others.get(bucket, (0, 0))
+            others[bucket] = (had[0] + group, had[1] + cost)
+            run.others((FleetBucket(bucket, others[bucket][0], 0, 0, others[bucket][1]),))
         if o.ts - ticked >= 1.0:
             ticked = o.ts
             run.actions += run.policy.tick(o.ts, run.engine.renewed)
@@ -174,7 +179,7 @@ def trial(player: Player, mark: Mark, incident: Incident, seed: int) -> Found:
     return found
 
 
-def _resume(player: Player, mark: Mark, rng: np.random.Generator) -> Player:
+def resume(player: Player, mark: Mark, rng: np.random.Generator) -> Player:
     run = Player(player.key, player.caller.runs, 0, player.engine.settings)
     run.engine.load(mark.dump)
     run.rng = run.caller.rng = rng

@@ -10,7 +10,7 @@ replicas' counts per 10 s bucket. Counts are exact either way.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2s
 
@@ -144,30 +144,34 @@ class Player:
         )
         self.alarms: list[Alarm] = []
         self.actions: list[Action] = []
+        self.throttles: list[Action] = []
+        self.delayed = 0
         self.swept = 0.0
         self.ticked = 0.0
         self.marks: dict[int, Mark] = {}
         self.calls = 0
         self.seen = 0
-        self._others: dict[Series, dict[int, FleetBucket]] = {}
+        self.habits: list[Callable[[Player, int], None]] = []
 
     def take(self, verdicts: Iterable[Verdict], now: float) -> None:
         """Keep verdicts and what policy makes of them."""
         for verdict in verdicts:
             self.alarms.append(Alarm(now, verdict))
-            self.actions += self.policy.decide(verdict, now)
+            for action in self.policy.decide(verdict, now):
+                self.actions.append(action)
+                if verdict.series.dimension in NARROW:
+                    self.throttles.append(action)
 
     def observe(self, o: Observation) -> None:
         """Feed one call."""
         self.seen += 1
         self.take(self.engine.observe(o), o.ts)
 
-    def others(self, bucket: int, calls: int, cost: int, errors: int = 0) -> None:
-        """Feed what other replicas counted in one bucket, on top of what they had."""
-        now = bucket * 10.0 + 9.9
+    def others(self, rows: Sequence[FleetBucket]) -> None:
+        """Feed what other replicas counted in buckets that they have not told before."""
+        now = rows[-1].bucket * 10.0 + 9.9
         for series in self.series:
-            row = FleetBucket(bucket, calls, errors, 0, cost)
-            self.take(self.engine.merge_fleet(series, (row,), now), now)
+            self.take(self.engine.merge_fleet(series, rows, now), now)
 
     def sweep(self, now: float, every: float = 600.0) -> None:
         """The sweep lane: each minute while something is under way, else each ten."""
@@ -177,8 +181,12 @@ class Player:
             self.take(self.engine.sweep(now), now)
             self.actions += self.policy.tick(now, self.engine.renewed)
 
-    def window(self, t: int, counts: np.ndarray, watch: int) -> None:
-        """Feed one ten-minute window; the first ``watch`` calls as observations."""
+    def window(self, t: int, counts: np.ndarray, watch: int, *, at_once: bool = False) -> None:
+        """Feed one ten-minute window; the first ``watch`` calls as observations.
+
+        ``at_once`` tells other replicas' counts only at the window's end.
+        """
+        rows = []
         start = EPOCH + t
         mean_cost = self._mean_cost(t)
         given, made = self.caller.tokens(t, watch) if watch else (None, None)
@@ -192,9 +200,24 @@ class Player:
                 for ts in bucket * 10 + np.sort(self.rng.random(own)) * 10:
                     self.observe(self.caller.call(float(ts), int(given[used]), int(made[used])))
                     used += 1
+            if self.throttles:
+                self._delay(bucket, calls)
             if calls > own:
-                self.others(bucket, calls - own, int((calls - own) * mean_cost))
+                rows.append(FleetBucket(bucket, calls - own, 0, 0, int((calls - own) * mean_cost)))
+                if not at_once:
+                    self.others(rows)
+                    rows = []
+        if rows:
+            self.others(rows)
         self.sweep(start + WINDOW)
+
+    def _delay(self, bucket: int, calls: int) -> None:
+        """Count the calls that the throttles and blocks in force would have held back."""
+        live = [a for a in self.throttles if (a.until or 0.0) > bucket * 10]
+        self.throttles = live
+        if live:
+            rate = min((a.rate_per_second or 0.0) for a in live)
+            self.delayed += max(0, calls - int(rate * 10))
 
     def _mean_cost(self, t: int) -> float:
         law = self.key.law(t)
@@ -202,15 +225,12 @@ class Player:
         made = np.exp(law.output[0] + law.output[1] ** 2 / 2)
         return self.caller.cost(1, 0) * given + self.caller.cost(0, 1) * made
 
-    def play(
-        self, start: int, end: int, scale: float = 1.0, extra: dict[int, np.ndarray] | None = None
-    ) -> None:
-        """Feed a span of the trace, scaled, plus ``extra`` calls per window."""
+    def play(self, start: int, end: int, scale: float = 1.0, *, at_once: bool = False) -> None:
+        """Feed a span of the trace, scaled."""
         active = self.key.active(start, end)
-        times = sorted(set(active) | set(extra or ()))
         heavy = self.key.calls(start, end) * scale > WATCHED_WINDOWS * WATCHED_CALLS
         step = max(1, len(active) // WATCHED_WINDOWS) if heavy else 1
-        for place, t in enumerate(times):
+        for place, t in enumerate(active):
             counts = buckets(self.key, t, self.rng)
             if scale != 1.0:
                 counts = (
@@ -218,11 +238,12 @@ class Player:
                     if scale < 1
                     else counts + (self.rng.binomial(counts, scale - 1))
                 )
-            if extra is not None and t in extra:
-                counts = counts + extra[t]
             self._mark(t, counts)
             watch = WATCHED_CALLS if place % step == 0 else 0
-            self.window(t, counts, min(watch, int(counts.sum())) if heavy else int(counts.sum()))
+            calls = int(counts.sum())
+            self.window(t, counts, min(watch, calls) if heavy else calls, at_once=at_once)
+            for habit in self.habits:
+                habit(self, t)
 
     def _mark(self, t: int, counts: np.ndarray) -> None:
         for mark in self.marks.values():
@@ -233,9 +254,9 @@ class Player:
                     mark.counts.append(np.zeros_like(counts))
                 mark.counts.append(counts)
 
-    def learn(self, **changes: object) -> None:
+    def learn(self) -> None:
         """Feed the learning week."""
-        self.play(0, WEEK, **changes)  # type: ignore[arg-type]
+        self.play(0, WEEK, at_once=True)
 
 
 def hash_name(name: str) -> int:

@@ -1,0 +1,76 @@
+"""A day that is out of line with the series' own days, or with its peers.
+
+Owns: the last complete day's spend against the series' median day and the peers'
+median. Must never: blame a series for being large every day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detection.detectors.base import Detector, Occasion
+from detection.settings import DetectionSettings
+from detection.state import SeriesState, View
+from detection.stats import median
+from detection.types import Dimension, Family, Observation, Score, Signal, Tier
+
+NANO = 1_000_000_000
+LEAST_DAYS = 7
+
+
+class PeerOutlier:
+    """Three times its own usual day, or five times the peers' and more than usual."""
+
+    signal = Signal.PEER_OUTLIER
+    family = Family.SHAPE
+    occasion = Occasion.SWEEP
+
+    def __init__(self, settings: DetectionSettings) -> None:
+        self._settings = settings.drift
+        self._floor = 10 * settings.floors.dollars_in_5_minutes * NANO
+        self.dimensions = frozenset(
+            settings.rule(self.signal).dimensions
+            or (Dimension.KEY, Dimension.AGENT, Dimension.PROJECT, Dimension.USER)
+        )
+
+    def observe(self, observation: Observation | None, view: View) -> Score | None:
+        """Judge yesterday."""
+        profile = view.state.profile
+        if profile is None or len(profile.days) < LEAST_DAYS + 2:
+            return None
+        spent = float(profile.days[-2][2])
+        usual = median(sorted(float(row[2]) for row in profile.days[:-2]))
+        if spent < self._floor or usual <= 0:
+            return None
+        day = profile.days[-2][0]
+        others = [_spent(peer, day) for peer in view.peers if peer is not view.state]
+        known = sorted(v for v in others if v is not None)
+        peers = median(known) if len(known) >= self._settings.least_peers else None
+        own = spent / usual
+        beside = spent / peers if peers else 0.0
+        odd = own >= self._settings.own_ratio
+        out = beside >= self._settings.peer_ratio and own >= self._settings.own_ratio / 2
+        if not odd and not out:
+            return None
+        return Score(
+            self.signal,
+            self.family,
+            Tier.WARNING if odd and out else Tier.INFO,
+            spent / NANO,
+            baseline=usual / NANO,
+            ratio=own,
+            window_seconds=86400.0,
+            ceiling=Tier.WARNING,
+            detail={"unit": "usd", "peer_median": peers / NANO if peers else None},
+        )
+
+
+def _spent(state: SeriesState, day: int) -> float | None:
+    if state.profile is None:
+        return None
+    return next((float(row[2]) for row in reversed(state.profile.days) if row[0] == day), None)
+
+
+def detectors(settings: DetectionSettings) -> Sequence[Detector]:
+    """The judge of outlying days."""
+    return (PeerOutlier(settings),)

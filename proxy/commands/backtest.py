@@ -1,0 +1,117 @@
+"""``tokenweir backtest``: recorded calls through the engine and policy of today.
+
+Owns: reading the stream, the progress bar, and writing lines. Must never: hold the
+file whole, or act on anything.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, BinaryIO
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from detection.backtest import Backtest, Summary, observation_of
+
+_TOLD_EVERY = 20_000
+_FAULTS_SHOWN = 3
+
+
+def backtest(
+    observations: Annotated[
+        Path, typer.Option(help="Observations as JSON lines, .gz too.", exists=True, dir_okay=False)
+    ],
+    config: Annotated[
+        Path | None, typer.Option(help="The YAML whose detection and policies are tried.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where verdicts and actions go, one JSON line each.")
+    ] = None,
+) -> None:
+    """Replay observations through engine and policy: what would have been alarmed and stopped."""
+    console = Console(stderr=True)
+    replay = _replay(config, console)
+    started = perf_counter()
+    with ExitStack() as stack:
+        target = stack.enter_context(out.open("wb")) if out is not None else None
+        faults = _run(replay, observations, target, console)
+        _write(replay.finish(), target)
+    seconds = perf_counter() - started
+    _tell(replay.summary, seconds, faults, Console(file=sys.stdout))
+
+
+def _replay(config: Path | None, console: Console) -> Backtest:
+    if config is None:
+        return Backtest()
+    from proxy.config import ConfigError, load
+
+    try:
+        settings = load(config)
+    except ConfigError as error:
+        console.print(str(error), markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    return Backtest(settings.detection, settings.policies)
+
+
+def _run(replay: Backtest, path: Path, target: BinaryIO | None, console: Console) -> int:
+    columns = (
+        TextColumn("{task.fields[count]:>12,} observations"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    feed, loads = replay.feed, orjson.loads
+    faults = count = 0
+    size = path.stat().st_size
+    with Progress(*columns, console=console) as bar, path.open("rb") as raw:
+        task = bar.add_task("", total=size, count=0)
+        for line in _lines(raw, path.suffix == ".gz"):
+            try:
+                row = loads(line)
+                lines = feed(observation_of(row)) if "ts" in row else ()
+            except (ValueError, KeyError, TypeError) as error:
+                faults += 1
+                if faults <= _FAULTS_SHOWN:
+                    bar.console.print(f"line {count + 1} is no observation: {error}", markup=False)
+                lines = ()
+            count += 1
+            if lines:
+                _write(lines, target)
+            if count % _TOLD_EVERY == 0:
+                bar.update(task, completed=raw.tell(), count=count)
+        bar.update(task, completed=size, count=count)
+    return faults
+
+
+def _lines(raw: BinaryIO, packed: bool) -> Iterator[bytes]:
+    """The lines of the file; a ``.gz`` is unpacked as it is read."""
+    if not packed:
+        return iter(raw)
+    return iter(io.BufferedReader(gzip.GzipFile(fileobj=raw), buffer_size=1 << 18))
+
+
+def _write(lines: list[dict[str, object]], target: BinaryIO | None) -> None:
+    if target is not None:
+        for line in lines:
+            target.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _tell(summary: Summary, seconds: float, faults: int, console: Console) -> None:
+    table = Table(show_header=False, title="Backtest")
+    for label, value in summary.rows():
+        table.add_row(label, value)
+    if faults:
+        table.add_row("lines that are no observation", str(faults))
+    rate = summary.observations / seconds if seconds else 0.0
+    table.add_row("speed", f"{rate:,.0f} observations/s")
+    console.print(table)
