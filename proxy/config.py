@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     field_validator,
 )
@@ -28,6 +29,7 @@ from detection.types import Mode
 from proxy.admin.settings import AdminSettings
 from proxy.alerts.settings import AlertsSettings
 from proxy.config_faults import faults_of
+from proxy.config_secrets import hide_secrets
 from proxy.config_yaml import Document, Fault, read
 from proxy.http.settings import DEFAULT_UPSTREAMS, ServerSettings, UpstreamSettings, check_name
 from proxy.journal import JournalSettings
@@ -107,6 +109,9 @@ class Settings(BaseModel):
         description="How much of all traffic automation may stop at once.",
     )
 
+    _source: str = PrivateAttr("")
+    _text: str = PrivateAttr("")
+
     @field_validator("data_dir")
     @classmethod
     def _home(cls, value: Path) -> Path:
@@ -120,6 +125,16 @@ class Settings(BaseModel):
         if twice:
             raise ValueError(f"the name `{twice[0]}` stands twice")
         return rules
+
+    @property
+    def source(self) -> str:
+        """The file's name, empty where there is none."""
+        return self._source
+
+    @property
+    def text(self) -> str:
+        """What the file says, with secrets written into it hidden."""
+        return hide_secrets(self._text, schema())
 
     @property
     def all_upstreams(self) -> dict[str, UpstreamSettings]:
@@ -168,7 +183,21 @@ def parse(text: str, name: str, environment: Mapping[str, str] | None = None) ->
     settings, faults = _validated(document)
     if settings is None or faults:
         raise ConfigError(name, faults)
+    settings._source, settings._text = name, text
     return settings
+
+
+def faults(text: str) -> list[Fault]:
+    """All faults of a text, with every environment variable taken for set."""
+    return _validated(read(text, _AnyVariable()))[1]
+
+
+class _AnyVariable(dict[str, str]):
+    """An environment where nothing is missing; values are what was meant to be."""
+
+    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+        """The variable's value, or its own name where it is not set."""
+        return os.environ.get(name, default) or name
 
 
 def _validated(document: Document) -> tuple[Settings | None, list[Fault]]:

@@ -61,14 +61,15 @@ class Enforcement:
         data_dir: Path,
         index: int = 0,
     ) -> None:
-        self._gate = gate
-        self._keys = keys
+        self.gate = gate
+        self.keys = keys
         self._store = store
         self._controls = store.controls
         self._clock = clock
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._known: dict[str, dict[str, Any]] = {}
+        self._reasons: dict[str, str] = {}
         self._verdict_listeners: list[Callable[[Verdict], object]] = []
         self._action_listeners: list[Callable[[dict[str, Any]], object]] = []
         self.audit = AuditTrail(data_dir / "audit") if index == 0 else None
@@ -97,7 +98,7 @@ class Enforcement:
 
     async def start(self) -> None:
         """Put in force what is on the disk and in the store, and begin the work."""
-        counters = self._gate.counters
+        counters = self.gate.counters
         counters.alone = False
         counters.on_wait = self._wake.set
         for kind, take in (("key", self._key_changed), ("action", self._action_changed)):
@@ -115,14 +116,14 @@ class Enforcement:
         """Give shares back, and end."""
         await cancel(self._tasks)
         self._tasks = []
-        for counter in self._gate.counters:
+        for counter in self.gate.counters:
             counter.seen = 0.0
-        self._gate.counters.release_waiters(answered=False)
+        self.gate.counters.release_waiters(answered=False)
         with contextlib.suppress(StoreError, RedisError):
             await self.holds.report()
-        self._gate.counters.mirror = []
+        self.gate.counters.mirror = []
         if self._mirror is not None:
-            for counter in self._gate.counters:
+            for counter in self.gate.counters:
                 counter.account.place = -1
             self._mirror.close()
 
@@ -136,17 +137,17 @@ class Enforcement:
     def prepare(self) -> None:
         """Fetch the shares of what counts all calls, before the first one asks."""
         now = self._clock()
-        for counter in self._gate.counters.totals():
+        for counter in self.gate.counters.totals():
             counter.seen = now
-            self._gate.counters.dirty.add(counter)
+            self.gate.counters.dirty.add(counter)
         self._wake.set()
 
     def _compare_secret(self) -> None:
         record = self._controls.get("install", "secret")
         if record is None:
-            self._controls.put("install", "secret", {"check": self._keys.check}, by="start")
+            self._controls.put("install", "secret", {"check": self.keys.check}, by="start")
             return
-        self.same_secret = record.body is not None and record.body.get("check") == self._keys.check
+        self.same_secret = record.body is not None and record.body.get("check") == self.keys.check
         if not self.same_secret:
             log.error(
                 "install_secret_differs",
@@ -162,7 +163,7 @@ class Enforcement:
         Returns those that protect lists and the blast radius let through.
         """
         known = [a for a in actions if a.kind not in (ActionKind.NOTIFY, ActionKind.WEBHOOK)]
-        taken = self._gate.apply(known)
+        taken = self.gate.apply(known)
         for action in taken:
             self._publish(action, action.actor or f"policy {action.rule}".strip())
         return [*taken, *(a for a in actions if a not in known)]
@@ -172,11 +173,12 @@ class Enforcement:
         self._publish(action, by)
         return action
 
-    def release(self, action_id: str, *, by: str) -> Action | None:
+    def release(self, action_id: str, *, by: str, why: str = "") -> Action | None:
         """A person takes an action back; what it was."""
-        action = self._gate.in_force.get(action_id)
+        action = self.gate.in_force.get(action_id)
         if action is None:
             return None
+        self._reasons[f"action/{action_id}"] = why
         self._controls.delete("action", action_id, by=by)
         return action
 
@@ -200,15 +202,15 @@ class Enforcement:
         before = self._known.get(record.name)
         if record.body is None:
             self._known.pop(record.name, None)
-            self._gate.release(record.id)
+            self.gate.release(record.id)
             what = "release" if record.by else "expire"
         else:
             action = from_json(record.body)
             if action is None:
                 return
             self._known[record.name] = record.body
-            if self._gate.in_force.get(action.id) != action:
-                self._gate.put(action)
+            if self.gate.in_force.get(action.id) != action:
+                self.gate.put(action)
             what = str(action.kind)
         if before != record.body:
             self._write(what, record, before)
@@ -217,21 +219,21 @@ class Enforcement:
         before = self._known.pop(record.name, None)
         public = None
         if record.body is None:
-            self._keys.remove(record.id)
+            self.keys.remove(record.id)
         else:
             try:
                 key = KeyRecord.model_validate(record.body)
             except ValueError:
                 log.error("key_unreadable", id=record.id)
                 return
-            self._keys.put(key)
+            self.keys.put(key)
             public = self._known[record.name] = key.public()
             if key.disabled and before is not None and not before.get("disabled"):
-                self._gate.cut_streams(
+                self.gate.cut_streams(
                     Series("key", key.key),
                     Refusal("disabled", "Tokenweir: this key was disabled.", f"key {key.key}"),
                 )
-        self._gate.refresh()
+        self.gate.refresh()
         if before != public:
             self._write("key", record, before, public)
 
@@ -244,12 +246,14 @@ class Enforcement:
     ) -> None:
         after = after if after is not None or what == "key" else record.body
         shown = after or before or {}
+        why = self._reasons.pop(record.name, "")
         entry = {
-            "ts": record.version / 1e6,
-            "what": what,
-            "id": record.id,
-            "who": record.by or "time",
-            "why": shown.get("reason") or shown.get("disabled_reason") or "",
+            "at": record.version / 1e6,
+            "verb": what,
+            "id": f"{record.name}@{record.version}",
+            "target": _target(shown) or record.id,
+            "actor": record.by or "time",
+            "reason": why or shown.get("reason") or shown.get("disabled_reason") or "",
             "before": before,
             "after": after,
         }
@@ -277,7 +281,7 @@ class Enforcement:
 
     async def report(self) -> None:
         """One exchange with the store, and the answer to those who wait."""
-        counters = self._gate.counters
+        counters = self.gate.counters
         counters.replicas = self._store.replicas()
         try:
             await self.holds.report()
@@ -293,7 +297,7 @@ class Enforcement:
             await asyncio.sleep(_LOOK_SECONDS)
             now = self._clock()
             try:
-                self._gate.expire()
+                self.gate.expire()
                 for verdict in self.alerts.look(now):
                     for listener in self._verdict_listeners:
                         listener(verdict)
@@ -305,7 +309,14 @@ class Enforcement:
 
     def _refresh(self, now: float) -> None:
         """Hear of budgets that only others spend, and drop counters nobody uses."""
-        counters = self._gate.counters
+        counters = self.gate.counters
         counters.dirty.update(c for c in counters if c.rule.kind == "budget" and c.span.name)
         if counters.forget_idle(now):
-            self._gate.refresh()
+            self.gate.refresh()
+
+
+def _target(shown: dict[str, Any]) -> str:
+    """Whom an audit entry is about."""
+    if "dimension" in shown:
+        return f"{shown['dimension']} {shown['value']}".strip()
+    return " ".join(str(shown[name]) for name in ("name", "key") if shown.get(name))

@@ -67,6 +67,11 @@ class MoneyAlerts:
         for counter in [c for c in self._courses if c not in live]:
             del self._courses[counter]
 
+    def spent(self, counter: Counter, now: float, seconds: float) -> int:
+        """What was spent of a budget in the last so many seconds."""
+        course = self._courses.get(counter)
+        return 0 if course is None else course.spent_in(now, counter.used_now, seconds)
+
     def _limits(self, now: float) -> Iterator[Verdict]:
         crossed, self._counters.crossed = self._counters.crossed, {}
         for counter, refused in crossed.items():

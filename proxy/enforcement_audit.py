@@ -52,7 +52,7 @@ class AuditTrail:
                     entry = orjson.loads(line)
                 except orjson.JSONDecodeError:
                     continue
-                if before is None or entry.get("ts", 0) < before:
+                if before is None or entry.get("at", 0) < before:
                     found.append(entry)
                 if len(found) >= limit:
                     return found

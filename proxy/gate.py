@@ -11,8 +11,9 @@ is done by :mod:`proxy.enforcement`, which this only tells what it needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from detection.types import Action, ActionKind, Mode, Observation, Series
+from detection.types import TOTAL, Action, ActionKind, Mode, Observation, Series
 from proxy import gate_refusals as say
 from proxy.context import RequestContext
 from proxy.gate_actions import Actions, ActiveAction
@@ -26,7 +27,17 @@ from proxy.providers.base import Refusal
 from proxy.settings import BlastRadiusSettings, BudgetSettings, LimitSettings, ProtectSettings
 
 _STREAM_SLACK = 1.25
+_MOST_SHADOWED = 500
 Cut = Callable[[Series, Refusal], object]
+
+
+@dataclass(slots=True)
+class Shadowed:
+    """Calls that would have been stopped, what they cost, and when the last was."""
+
+    calls: int = 0
+    cost_nano_usd: int = 0
+    at: float = 0.0
 
 
 class Gate:
@@ -62,6 +73,8 @@ class Gate:
         self._link = link
         self._cuts: list[Cut] = []
         self._paged: list[Callable[[Action], object]] = []
+        #: What shadow mode would have done: (kind, rule, series) -> how often.
+        self.shadowed: dict[tuple[str, str, Series], Shadowed] = {}
         self.mode = mode
         self.estimator = Estimator(rates)
         self.counters = Counters(clock)
@@ -243,7 +256,7 @@ class Gate:
             if enforced:
                 decision.kind, decision.model, decision.rule = "downgrade", model, action.rule
             else:
-                decision.would = decision.would or "downgrade"
+                decision.might("downgrade", action.rule, action.series)
             return None
         link = self._link(action.incident)
         if active.probes:
@@ -259,7 +272,7 @@ class Gate:
         else:
             word, refusal = "block", say.by_action(action, link)
         if not enforced:
-            decision.would = decision.would or word
+            decision.might(word, action.rule, action.series)
             return None
         self._abandon_probe(decision)
         return Decision(
@@ -299,7 +312,7 @@ class Gate:
         if cost <= cap.limit or cap.mode is Mode.OBSERVE:
             return None
         if cap.mode is Mode.SHADOW:
-            decision.would = decision.would or "block"
+            decision.might("block", cap.name, TOTAL)
             return None
         return Decision(
             "block",
@@ -335,10 +348,24 @@ class Gate:
             healthy = healthy and not observation.error_type
             decision.probe.probed(healthy=healthy)
         self.counters.settle(decision, observation)
+        if decision.would_of is not None:
+            self._note_shadow(decision, observation)
         if decision.learn is not None:
             self.estimator.learn(
                 decision.learn, decision.body_bytes, decision.output_bytes, observation
             )
+
+    def _note_shadow(self, decision: Decision, observation: Observation) -> None:
+        if decision.would is None or decision.would_of is None:
+            return
+        name = (decision.would, *decision.would_of)
+        row = self.shadowed.pop(name, None) or Shadowed()
+        row.calls += 1
+        row.cost_nano_usd += observation.cost_nano_usd or 0
+        row.at = observation.ts
+        if len(self.shadowed) >= _MOST_SHADOWED:
+            self.shadowed.pop(next(iter(self.shadowed)))
+        self.shadowed[name] = row
 
     def drop(self, decision: Decision) -> None:
         """A call that was admitted, or waits, is not made after all."""
@@ -353,9 +380,9 @@ class Gate:
             decision.probe.running -= 1
             decision.probe = None
 
-    def rules(self) -> tuple[Rule, ...]:
-        """The limits and budgets in force."""
-        return self.counters.rules
+    def own_rules(self, ctx: RequestContext) -> tuple[Rule, ...]:
+        """The limits and budgets of a call's own key."""
+        return self._keys.terms(ctx).rules if self._keys is not None else ()
 
 
 def _headers(decision: Decision) -> tuple[tuple[str, str], ...]:

@@ -194,7 +194,7 @@ class Counters:
         exhausted = amount > counter.limit_now or (known and account.remaining < amount)
         if rule.mode is Mode.SHADOW:
             if exhausted:
-                decision.would = decision.would or "block"
+                decision.might("block", rule.name, counter.series)
                 self.crossed[counter] = self.crossed.get(counter, 0) + 1
             return None
         if not exhausted:

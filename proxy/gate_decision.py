@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from detection.types import Series
 from proxy.providers.base import Refusal
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Decision:
         "rule",
         "settled",
         "would",
+        "would_of",
     )
 
     def __init__(
@@ -56,14 +58,15 @@ class Decision:
         *,
         refusal: Refusal | None = None,
         rule: str = "",
-        would: str | None = None,
         model: str | None = None,
         headers: tuple[tuple[str, str], ...] = NO_HEADERS,
     ) -> None:
         self.kind = kind
         self.refusal = refusal
         self.rule = rule
-        self.would = would
+        self.would: str | None = None
+        #: The rule and series behind ``would``.
+        self.would_of: tuple[str, Series] | None = None
         self.model = model
         self.headers = headers
         self.holds: list[Hold] = []
@@ -77,6 +80,11 @@ class Decision:
         self.output_rate = 0
         self.input_cost = 0
         self.settled = False
+
+    def might(self, what: str, rule: str, series: Series) -> None:
+        """Note what shadow mode would have done; the first word stands."""
+        if self.would is None:
+            self.would, self.would_of = what, (rule, series)
 
     @property
     def reservation_nano_usd(self) -> int:
