@@ -75,6 +75,7 @@ def convert(data: Mapping[str, Any], options: Options) -> Iterable[Row]:
         ttft_seconds=real(data.get("ttft_seconds"), "ttft_seconds"),
         latency_seconds=real(data.get("latency_seconds"), "latency_seconds"),
         action=text(data.get("action")),
+        trace=text(data.get("trace")),
     )
     yield row if row.id else row._replace(id=content_id("journal", *row))
 
