@@ -78,7 +78,8 @@ class Ledger:
         self._totals = Totals(max_label_sets)
         self._cells: dict[Identity, list[Observation]] = {}
         self._series: dict[Identity, tuple[Series, ...]] = {}
-        self._own: dict[Series, dict[int, Counts]] = {}
+        self._own: dict[Series, dict[int, list[int]]] = {}
+        self._own_from: int | None = None
         self._callbacks: list[FleetCallback] = []
         self._lanes = [
             Lane(shard, journal, counters, self._fold, clock.monotonic)
@@ -112,6 +113,7 @@ class Ledger:
     def on_fleet(self, callback: FleetCallback) -> None:
         """Call back with what *other* replicas counted in recent 10 s buckets of a series."""
         self._callbacks.append(callback)
+        self._mind_company()
 
     # ---- the cut: calls become series ----
 
@@ -124,15 +126,23 @@ class Ledger:
         for who, calls in cells.items():
             counts = summed(calls)
             self._totals.add(calls, counts)
-            for series in self._series_of(who, calls[0]):
+            found = self._series_of(who, calls[0])
+            if len(shards) == 1:
+                merge(shards[0], found, who[0], counts)
+                continue
+            for series in found:
                 merge(shards[self._counters.shard_of(series)], (series,), who[0], counts)
         for lane, deltas in zip(self._lanes, shards, strict=True):
-            for (series, bucket), sums in deltas.items():
-                ring = self._own.setdefault(series, {})
-                known = ring.get(bucket)
-                found = Counts.of(sums)
-                ring[bucket] = found if known is None else known.plus(found)
+            if self._own_from is not None:
+                self._keep_own(deltas)
             lane.offer(deltas, to)
+
+    def _keep_own(self, deltas: Deltas) -> None:
+        """Remember our own counts, to take them from the fleet's."""
+        for (series, bucket), counts in deltas.items():
+            ring = self._own.setdefault(series, {})
+            mine = ring.get(bucket)
+            ring[bucket] = list(counts if mine is None else map(int.__add__, mine, counts))
 
     def _fold(self, calls: Iterable[Observation]) -> Deltas:
         """The deltas of old records, for a lane that reads them again."""
@@ -192,6 +202,7 @@ class Ledger:
     async def tick(self) -> None:
         """Cut, send to every shard what it lacks, and tell what others counted."""
         async with self._sending:
+            self._mind_company()
             self._cut(self.journal.last)
             await asyncio.gather(*(self._advance(lane) for lane in self._lanes))
         self.journal.acknowledge(min(lane.confirmed for lane in self._lanes))
@@ -207,8 +218,18 @@ class Ledger:
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self.journal.sync)
 
+    def _mind_company(self) -> None:
+        """Keep own counts only while there are others; what came before can't be told apart."""
+        accompanied = bool(self._callbacks) and self._replicas() > 1
+        if not accompanied:
+            self._own_from = None
+            self._own.clear()
+        elif self._own_from is None:
+            counted_before = self.journal.last > self.journal.opened_at
+            self._own_from = int(self._clock() // BUCKET_SECONDS) + 1 if counted_before else 0
+
     async def _advance(self, lane: Lane) -> None:
-        fleet = FLEET_BUCKETS if self._callbacks and self._replicas() > 1 else 0
+        fleet = 0 if self._own_from is None else FLEET_BUCKETS
         for _ in range(STEPS_A_TICK):
             try:
                 reply = await lane.step(fleet)
@@ -230,11 +251,12 @@ class Ledger:
 
         Only when nothing of ours is on its way, or the difference would be off.
         """
-        if not lane.settled:
+        first = self._own_from
+        if not lane.settled or first is None:
             return
         for series, buckets in reply.fleet:
             own = self._own.get(series, {})
-            others = [_less(bucket, fleet, own.get(bucket)) for bucket, fleet in buckets]
+            others = [_less(b, fleet, own.get(b)) for b, fleet in buckets if b >= first]
             others = [bucket for bucket in others if any(bucket[1:])]
             if others:
                 for callback in self._callbacks:
@@ -275,8 +297,8 @@ class Ledger:
         }
 
 
-def _less(bucket: int, fleet: Counts, own: Counts | None) -> FleetBucket:
-    mine = own or Counts()
+def _less(bucket: int, fleet: Counts, own: list[int] | None) -> FleetBucket:
+    mine = Counts.of(own) if own else Counts()
     return FleetBucket(
         bucket,
         max(0, fleet.requests - mine.requests),

@@ -33,7 +33,8 @@ def encode(observation: Observation) -> bytes:
 def _plain(observation: Observation) -> dict[str, Any]:
     """The same with text that UTF-8 can carry and integers that JSON can."""
     row: dict[str, Any] = {}
-    for name, value in zip(FIELDS, observation, strict=True):
+    values: list[Any] = list(observation)
+    for name, value in zip(FIELDS, values, strict=True):
         if isinstance(value, str):
             row[name] = _text(value)
         elif isinstance(value, Mapping):

@@ -54,6 +54,7 @@ class Connection:
         self._settings = settings
         self._url = urlsplit(url)
         self.breaker = Breaker(settings.breaker_failures, settings.breaker_seconds, monotonic)
+        # Callers queue here for every topology, so that no pool is ever full.
         self._slots = asyncio.Semaphore(settings.max_connections)
         self._fast: Any = self._client(settings.timeout_seconds)
         self._patient: Any = self._client(settings.query_timeout_seconds)
@@ -183,13 +184,7 @@ class Connection:
             options["db"] = self._database()
             secure = self._url.scheme == "rediss"
             kind = aioredis.SSLConnection if secure else aioredis.Connection
-        pool = aioredis.BlockingConnectionPool(
-            max_connections=self._settings.max_connections,
-            timeout=self._settings.connect_timeout_seconds,
-            connection_class=kind,
-            **options,
-        )
-        return aioredis.Redis.from_pool(pool)
+        return aioredis.Redis.from_pool(aioredis.ConnectionPool(connection_class=kind, **options))
 
     def _sentinel(self, timeout: float | None) -> Client:
         options = self._options(timeout)

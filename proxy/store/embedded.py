@@ -165,7 +165,7 @@ class EmbeddedStore:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return False
-        return str(self.socket_path).encode() in command
+        return _running(pid) and os.fsencode(self.socket_path) in command
 
     def _arguments(self) -> list[str]:
         arguments = [find_binary(self._binary), "--port", "0"]
@@ -227,9 +227,8 @@ class EmbeddedStore:
             os.kill(pid, signal.SIGTERM)
         for _ in range(500):
             if self._process is not None:
-                if self._process.poll() is not None:
-                    break
-            elif not Path(f"/proc/{pid}").exists():
+                self._process.poll()
+            if not _running(pid):
                 break
             await asyncio.sleep(0.01)
         (self.directory / "server.pid").unlink(missing_ok=True)
@@ -272,6 +271,14 @@ def _last_user(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _tail(path: Path) -> str:

@@ -13,7 +13,7 @@ local version = known and cmsgpack.unpack(known)[1] or 0
 if ARGV[4] ~= '' and tonumber(ARGV[4]) ~= version then return 0 end
 
 -- A document that was deleted and comes back never reuses a version.
-version = known and version + 1 or now[1] * 1000 + math.floor(now[2] / 1000)
+version = known and version + 1 or now[1] * 1000000 + now[2]
 redis.call('SET', KEYS[1], cmsgpack.pack({ version, tonumber(ARGV[2]), ARGV[3] }))
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 if ARGV[5] ~= '' then
