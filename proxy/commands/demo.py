@@ -151,7 +151,7 @@ class _Demo:
             self._tell("loop", now, f"{LOOPER} begins to repeat one tool call")
         states: dict[str, str] = {}
         for action in (await self._get(session, "/api/v1/actions"))["actions"]:
-            scope, kind = action["scope"], action["kind"]
+            scope, kind = action["series"], action["kind"]
             if scope["dimension"] != "agent" or kind not in ("throttle", "block"):
                 continue
             name = scope["value"]
