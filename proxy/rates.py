@@ -75,7 +75,10 @@ class Tariff(NamedTuple):
 
     def cost_nano_usd(self, usage: Usage) -> int:
         """The cost of one call, rounded up."""
-        given = usage.input_tokens or 0
+        given = usage.input_tokens
+        if given is None:
+            # Some answers tell the total, and leave out the prompt's part of it.
+            given = max(0, (usage.total_tokens or 0) - (usage.output_tokens or 0))
         rates = self.base
         for threshold, dearer in self.steps:
             if given > threshold:

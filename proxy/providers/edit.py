@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 
@@ -17,11 +17,7 @@ from proxy.providers.base import Endpoint
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
 _SPACE = b" \t\r\n"
-_MODEL_SEGMENT = re.compile(
-    r"(?P<before>/(?:models|model|tunedModels|deployments)/)(?P<model>[^/:?]+(?::[^/?]*?)?)"
-    r"(?P<after>(?::[A-Za-z]+)?$|/(?:invoke|converse|count-tokens|chat|completions|embeddings|"
-    r"responses|images|audio)[^?]*$)"
-)
+_SLASH = re.compile("/")
 _MAX_EVENT_BYTES = 1_048_576
 
 
@@ -77,11 +73,10 @@ def replace_model(endpoint: Endpoint, path: str, body: bytes, model: str) -> tup
     differ in which one they believe.
     """
     if endpoint.model is not None:
-        found = _MODEL_SEGMENT.search(path)
-        if found is not None:
-            return path[: found.start("model")] + quote(model, safe="@.-_") + path[
-                found.end("model") :
-            ], body
+        span = _model_span(path, endpoint.model)
+        if span is not None:
+            safe = "/@.-_" if "/" in endpoint.model else "@.-_"
+            return path[: span[0]] + quote(model, safe=safe) + path[span[1] :], body
     new = orjson.dumps(model)
     pieces: list[bytes] = []
     last = 0
@@ -93,6 +88,17 @@ def replace_model(endpoint: Endpoint, path: str, body: bytes, model: str) -> tup
         return path, body
     pieces.append(body[last:])
     return path, b"".join(pieces)
+
+
+def _model_span(path: str, model: str) -> tuple[int, int] | None:
+    """Where a model stands in a raw path: whole segments, up to an action like ``:predict``."""
+    for match in _SLASH.finditer(path):
+        start = match.end()
+        ends = {len(path), path.find("/", start), path.rfind(":"), path.rfind("%3A")}
+        for end in ends:
+            if end > start and unquote(path[start:end]) == model:
+                return start, end
+    return None
 
 
 def ask_for_usage(body: bytes) -> bytes:

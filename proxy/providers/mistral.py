@@ -20,6 +20,18 @@ from proxy.providers.turns import chat_facts, chat_turn
 class MistralReader(CompatibleReader):
     """Chat answers, and the entries of a conversation."""
 
+    def counts(self, native: dict[str, Any]) -> dict[str, Any]:
+        found = super().counts(native)
+        given, made, audio = (
+            found.get("input_tokens"),
+            found.get("output_tokens") or 0,
+            found.get("audio_input_tokens"),
+        )
+        if given is not None and audio and given + made + audio == found.get("total_tokens"):
+            # Audio is billed, but told only in the total.
+            found["input_tokens"] = given + audio
+        return found
+
     def document(self, doc: Any) -> None:
         super().document(doc)
         for entry in items(doc, "outputs"):
