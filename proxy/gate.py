@@ -380,6 +380,10 @@ class Gate:
             decision.probe.running -= 1
             decision.probe = None
 
+    def unusable_key(self, ctx: RequestContext) -> Refusal | None:
+        """Why a call's issued key is refused before the gate is asked."""
+        return self._keys.unusable(ctx.virtual_key) if self._keys is not None else None
+
     def own_rules(self, ctx: RequestContext) -> tuple[Rule, ...]:
         """The limits and budgets of a call's own key."""
         return self._keys.terms(ctx).rules if self._keys is not None else ()

@@ -19,11 +19,15 @@ def explain(gate: Gate, ctx: RequestContext, now: float) -> dict[str, Any]:
     before = [(a, a.allowance, a.last) for a in touching]
     crossed = dict(gate.counters.crossed)
     decision = gate.admit(ctx)
-    refusal = decision.refusal
+    refusal = gate.unusable_key(ctx)
+    kind, rule = ("forbidden", "key") if refusal is not None else (decision.kind, decision.rule)
+    if kind == "wait":
+        kind, rule = "allow", ""
+    refusal = refusal or decision.refusal
     estimate = gate.estimator.estimate(ctx)
     found = {
-        "decision": "allow" if decision.kind == "wait" else decision.kind,
-        "rule": decision.rule,
+        "decision": kind,
+        "rule": rule,
         "would": decision.would,
         "model": decision.model,
         "message": refusal.message if refusal is not None else None,

@@ -254,6 +254,11 @@ class KeyRing:
             return Terms(_forbidden(record, "model", ctx.model))
         return self._terms[record.key]
 
+    def unusable(self, key_id: str | None) -> Refusal | None:
+        """Why an issued key may not be used at all now, ``None`` where it may."""
+        record = self._records.get(key_id) if key_id is not None else None
+        return None if record is None else self._unusable(record, record.hash)
+
     def _hash(self, secret: str) -> str:
         data = secret.encode("utf-8", "surrogateescape")
         return hashlib.blake2b(data, digest_size=32, key=self._hash_key).hexdigest()
