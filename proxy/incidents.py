@@ -23,7 +23,9 @@ from proxy import incidents_life as life
 from proxy.alerts.settings import IncidentSettings
 from proxy.incidents_model import EventKind, Incident, IncidentEvent, State, fingerprint_of
 from proxy.incidents_store import Documents, IncidentStore
+from proxy.store.counters import Counters
 from proxy.store.errors import ConflictError, StoreError
+from proxy.store.series import FIVE_MINUTES, TEN_SECONDS
 
 log = structlog.get_logger(__name__)
 
@@ -349,6 +351,18 @@ class IncidentBook:
         if fleet is not None:
             told = {**told, "cost_so_far_nano_usd": fleet}
         return life.explained(incident, told, story, advice, now)
+
+
+def fleet_spend(counters: Counters) -> Spent:
+    """Asks the store what a series cost the whole fleet between two times."""
+
+    async def spent(series: Series, since: float, until: float) -> int | None:
+        fine = until - since <= TEN_SECONDS.keep_seconds
+        resolution = TEN_SECONDS if fine else FIVE_MINUTES
+        found = await counters.history(series, resolution, since, until)
+        return sum(counts.cost_nano_usd for _, counts in found) if found else None
+
+    return spent
 
 
 def _heard(known: Incident | None, incident: Incident) -> EventKind:
