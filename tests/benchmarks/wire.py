@@ -38,10 +38,6 @@ _KEY = b"benchmark"
 _WORST = 20
 #: Fields that describe the record, not the reading of it.
 _NOT_SCORED = frozenset(("ambiguous", "extra", "second_opinion"))
-_UNITS = {
-    "tool_use_prompt_tokens": "tool_use_prompt_tokens",
-    "cache_write_5m_tokens": "cache_write_5m_tokens",
-}
 _COUNTS = (
     "input_tokens",
     "output_tokens",
@@ -233,6 +229,13 @@ def fields(ours: dict[str, Any], expected: dict[str, Any]) -> Iterator[tuple[str
             yield name, mine, theirs
 
 
+def records_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Read a file, print the agreement."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -250,29 +253,27 @@ def main(arguments: list[str] | None = None) -> int:
     wrong: dict[tuple[str, str], list[str]] = defaultdict(list)
     records = split_faults = 0
     out = options.out.open("w", encoding="utf-8") if options.out else None
-    with gzip.open(options.file, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            record = json.loads(line)
-            expected = record["expected"]
-            ours = read(record)
-            records += 1
-            if options.splits and any(read(record, f) != ours for f in (by_bytes, at_random)):
-                split_faults += 1
-                print(f"split: {record['id']} reads differently in pieces")
-            if out is not None:
-                out.write(json.dumps({"id": record["id"], **ours}, ensure_ascii=False) + "\n")
-            kind = f"{expected['provider']} {expected['endpoint']}"
-            for name, mine, theirs in fields(ours, expected):
-                if is_null(mine) and is_null(theirs):
-                    continue
-                same = agree(mine, theirs)
-                seen[name] += 1
-                right[name] += same
-                by_kind[kind][same] += 1
-                if not same:
-                    wrong[(kind, name)].append(
-                        f"{record['id']} ours {_brief(mine)} expected {_brief(theirs)}"
-                    )
+    for record in records_of(options.file):
+        expected = record["expected"]
+        ours = read(record)
+        records += 1
+        if options.splits and any(read(record, f) != ours for f in (by_bytes, at_random)):
+            split_faults += 1
+            print(f"split: {record['id']} reads differently in pieces")
+        if out is not None:
+            out.write(json.dumps({"id": record["id"], **ours}, ensure_ascii=False) + "\n")
+        kind = f"{expected['provider']} {expected['endpoint']}"
+        for name, mine, theirs in fields(ours, expected):
+            if is_null(mine) and is_null(theirs):
+                continue
+            same = agree(mine, theirs)
+            seen[name] += 1
+            right[name] += same
+            by_kind[kind][same] += 1
+            if not same:
+                wrong[(kind, name)].append(
+                    f"{record['id']} ours {_brief(mine)} expected {_brief(theirs)}"
+                )
     if out is not None:
         out.close()
     _report(right, seen, by_kind, wrong, options.worst)
