@@ -48,6 +48,7 @@ class AdminDeps:
     engine: Any = None
     gate: Any = None
     control: Any = None
+    keys: Any = None
     incidents: Any = None
     alerts: Any = None
     config: Callable[[], Any] | None = None

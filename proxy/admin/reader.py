@@ -75,15 +75,17 @@ class Reader:
 
     async def curve(self, series: Series, seconds: float) -> Curve:
         """A series over the last ``seconds`` in buckets fit for a chart."""
-        resolution = resolution_for(seconds)
-        step = resolution.seconds
+        resolution, step = resolution_for(seconds)
         now = self._clock()
         first, last = int((now - seconds) // step) + 1, int(now // step)
         rows = await self._once(
             ("curve", series, step, first, last),
             lambda: self._counters.history(series, resolution, first * step, now),
         )
-        known = {int(at // step): counts for at, counts in rows}
+        known: dict[int, Counts] = {}
+        for at, counts in rows:
+            bucket = int(at // step)
+            known[bucket] = known[bucket].plus(counts) if bucket in known else counts
         buckets = range(first, last + 1)
         return Curve(
             [float(b * step) for b in buckets], [known.get(b, _ZERO) for b in buckets], step
@@ -166,13 +168,16 @@ class _Answer:
         self.until = now if cheap else now + min(30.0, 5.0 * took)
 
 
-def resolution_for(seconds: float) -> Resolution:
-    """The finest stored buckets that give a window at most about 750 points."""
-    if seconds <= 2 * 3600 - 600:
-        return TEN_SECONDS
+def resolution_for(seconds: float) -> tuple[Resolution, int]:
+    """Stored buckets, and how wide a chart's are, for 60 to 750 points a window."""
+    if seconds <= 900:
+        return TEN_SECONDS, TEN_SECONDS.seconds
+    if seconds <= 3600:
+        return TEN_SECONDS, 60
     if seconds <= 48 * 3600 - 3600:
-        return FIVE_MINUTES
-    return HOUR if seconds <= 34 * 86_400 else DAY
+        return FIVE_MINUTES, FIVE_MINUTES.seconds
+    found = HOUR if seconds <= 34 * 86_400 else DAY
+    return found, found.seconds
 
 
 def window_of(request: web.Request, default: str = "1h") -> tuple[str, int]:

@@ -29,6 +29,7 @@ PAGES = {
     "first-steps": "start",
 }
 WIDTHS = (390, 820, 1400)
+RELEASE_BUTTONS = "document.querySelectorAll('[aria-label^=\"Release \"]').length"
 KEEP_IMAGES = bool(os.environ.get("TOKENWEIR_SCREENSHOTS"))
 
 
@@ -68,12 +69,14 @@ def test_the_whole_story(quiet, browse) -> None:
 
     assert call(quiet, "refunds", [{"role": "user", "content": "something else"}]) == 429
     page.locator("nav").get_by_role("link", name="Now").click()
-    while (release := page.get_by_role("button", name="Release agent refunds")).count():
+    release = page.get_by_role("button", name="Release agent refunds")
+    release.first.wait_for()
+    while held := release.count():
         release.first.click()
         page.get_by_label("Why (for the audit trail)").fill("the loop is mended")
-        page.get_by_role("button", name="Release", exact=True).last.click()
+        page.locator("dialog").get_by_role("button", name="Release").click()
         page.locator("dialog").wait_for(state="detached")
-        page.wait_for_timeout(500)
+        page.wait_for_function(f"() => {RELEASE_BUTTONS} < {held}")
     page.get_by_text("Nobody is held back.").wait_for()
     assert call(quiet, "refunds", [{"role": "user", "content": "something else"}]) == 200
     watched.open("audit")
@@ -152,7 +155,7 @@ def test_the_theme_is_kept(busy, browse) -> None:
     watched.open("health")
     watched.page.get_by_role("button", name="Theme: auto").click()
     watched.page.get_by_role("button", name="Theme: light").click()
-    assert watched.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    watched.page.get_by_role("button", name="Theme: dark").wait_for()
     watched.page.reload()
     watched.page.wait_for_selector("main h1")
     assert watched.page.evaluate("document.documentElement.dataset.theme") == "dark"

@@ -7,13 +7,17 @@ function style(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-// Buckets as amounts per hour; the running bucket is left out until it is full.
+// Buckets as amounts per hour. The running bucket counts for the part that has passed of it;
+// before a third has, it is left out.
 export function perHour({ curve, bands, now }) {
   const { times, step_seconds: step } = curve;
-  const whole = times.length && now < times[times.length - 1] + step ? times.length - 1 : times.length;
-  const hourly = (values) => values.slice(0, whole).map((v) => (v * 3600) / step);
-  const scaled = (band) => band && { low: hourly(band.low), high: hourly(band.high) };
-  return { curve: { ...curve, times: times.slice(0, whole) }, bands, hourly, scaled };
+  const last = times.length - 1;
+  const passed = Math.min(step, now - times[last]);
+  const shown = passed < step / 3 ? last : times.length;
+  const hourly = (values) => values.slice(0, shown).map((v, i) => (v * 3600) / (i === last ? passed : step));
+  const even = (values) => values.slice(0, shown).map((v) => (v * 3600) / step);
+  const scaled = (band) => band && { low: even(band.low), high: even(band.high) };
+  return { curve: { ...curve, times: times.slice(0, shown) }, bands, hourly, scaled };
 }
 
 const HOUR = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
@@ -51,8 +55,8 @@ export function Chart({ title, times, series, band, format, height = 160, marks 
     const place = (u) => {
       setMarksAt(
         marks
-          .map((mark) => ({ ...mark, x: u.valToPos(mark.at, "x") }))
-          .filter((mark) => mark.x >= 0 && mark.x <= u.over.clientWidth)
+          .filter((mark) => mark.at >= times[0])
+          .map((mark) => ({ ...mark, x: Math.min(u.over.clientWidth - 4, u.valToPos(mark.at, "x")) }))
           .map((mark) => ({ ...mark, x: mark.x + u.over.offsetLeft })),
       );
     };

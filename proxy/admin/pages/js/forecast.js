@@ -16,9 +16,15 @@ export function outlook(budget) {
   const now = Date.now() / 1000;
   const words = [];
   if (budget.resets_at) words.push(`resets in ${duration(budget.resets_at - now)}`);
-  if (budget.exhausted_at) words.push(budget.exhausted_at <= now ? "exhausted" : `at this pace exhausted in ${duration(budget.exhausted_at - now)}`);
+  if (budget.exhausted_at) words.push(pace(budget, now));
   if (budget.forecast_nano_usd) words.push(`forecast ${money(budget.forecast_nano_usd)} at its end`);
   return words.join(" · ");
+}
+
+function pace(budget, now) {
+  if (budget.exhausted_at <= now) return "exhausted";
+  if (budget.resets_at && budget.exhausted_at > budget.resets_at) return "lasts at this pace";
+  return `at this pace exhausted in ${duration(budget.exhausted_at - now)}`;
 }
 
 // Where spend will be at the end of the month, by what was seen so far.

@@ -7,9 +7,10 @@ export function money(nanoUsd) {
   const usd = nanoUsd * NANO;
   const size = Math.abs(usd);
   if (size === 0) return "$0";
-  if (size < 0.00001) return "<$0.00001";
-  if (size < 0.01) return `$${usd.toFixed(5)}`;
-  if (size < 1) return `$${usd.toFixed(4)}`;
+  if (size < 1) {
+    const decimals = Math.min(9, 2 - Math.floor(Math.log10(size)));
+    return `$${usd.toFixed(decimals).replace(/(\.\d\d\d*?)0+$/, "$1")}`;
+  }
   if (size < 1000) return `$${usd.toFixed(2)}`;
   return `$${Math.round(usd).toLocaleString("en-US")}`;
 }

@@ -8,7 +8,7 @@ export function Audit() {
   const columns = [
     { id: "at", title: "When", cell: (e) => html`<span class="mono">${fullTime(e.at)}</span>` },
     { id: "actor", title: "Who", cell: (e) => e.actor || "policy" },
-    { id: "verb", title: "Did", cell: (e) => e.verb },
+    { id: "verb", title: "Did", cell: (e) => String(e.verb).replaceAll("_", " ") },
     { id: "target", title: "To", cell: (e) => html`<span class="clip" title=${e.target}>${e.target}</span>` },
     { id: "reason", title: "Why", cell: (e) => html`<span class="clip" title=${e.reason}>${e.reason || "–"}</span>` },
     { id: "change", title: "Before → after", cell: (e) => html`<span class="clip mono" title=${`${text(e.before)} → ${text(e.after)}`}>${text(e.before)} → ${text(e.after)}</span>` },
@@ -17,7 +17,7 @@ export function Audit() {
     <div class="page-head"><h1 tabindex="-1">Audit trail</h1></div>
     <${Card} flush>
       <${Loaded} from=${trail} what="the audit trail">
-        ${(data) => html`<${Table} caption="Audit trail" rows=${data.entries} rowKey=${(e) => e.id || `${e.at}${e.target}`} columns=${columns}
+        ${(data) => html`<${Table} caption="Audit trail" rows=${data.entries} rowKey=${(e) => e.id} columns=${columns}
           empty=${html`<${State} kind="ok" title="Nobody changed anything yet.">What people and policies do is written here, with before and after.<//>`} />`}
       <//>
     <//>
@@ -26,5 +26,7 @@ export function Audit() {
 
 function text(value) {
   if (value === null || value === undefined || value === "") return "–";
-  return typeof value === "string" ? value : JSON.stringify(value);
+  if (typeof value === "string") return value;
+  if (value.kind) return `${value.kind}${value.until ? ` until ${fullTime(value.until)}` : ""}`;
+  return JSON.stringify(value);
 }

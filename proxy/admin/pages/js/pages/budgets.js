@@ -1,8 +1,12 @@
 // Budgets: burn-down, time to exhaustion, and what shadow mode would have done.
 import { html } from "../../vendor/preact-htm.module.js";
-import { fullTime, money, scope } from "../format.js";
+import { count, fullTime, money, scope } from "../format.js";
 import { BudgetLine } from "../forecast.js";
 import { Badge, Card, Loaded, State, Table, useData } from "../ui.js";
+
+function amount(metric, value) {
+  return metric.includes("cost") ? money(value) : count(value);
+}
 
 export function Budgets() {
   const budgets = useData("/api/v1/budgets", { every: 10, events: ["config", "action"] });
@@ -15,6 +19,24 @@ export function Budgets() {
           found.budgets.length
             ? html`<ul class="stack">${found.budgets.map((b) => html`<${BudgetLine} key=${`${b.name}${b.scope}`} budget=${b} />`)}</ul>`
             : html`<${State} kind="ok" title="No budget is set.">A budget under <code>budgets</code> in the policy file holds spend within a limit per day, week or month.<//>`}
+      <//>
+    <//>
+    <${Card} title="Limits" id="b-limits" flush>
+      <${Loaded} from=${budgets} what="limits">
+        ${(found) => html`<${Table}
+          caption="Limits"
+          rows=${found.limits}
+          rowKey=${(l) => `${l.rule}${l.metric}${l.scope}`}
+          columns=${[
+            { id: "rule", title: "Limit", cell: (l) => l.rule },
+            { id: "scope", title: "Whom", cell: (l) => html`<span class="clip" title=${l.scope}>${l.scope}</span>` },
+            { id: "used", title: "Used", num: true, cell: (l) => amount(l.metric, l.used) },
+            { id: "limit", title: "Of", num: true, cell: (l) => amount(l.metric, l.limit) },
+            { id: "per", title: "Per", cell: (l) => String(l.per).replaceAll("_", " ") },
+            { id: "mode", title: "Mode", cell: (l) => html`<${Badge} word=${l.mode} />` },
+          ]}
+          empty=${html`<${State} kind="ok" title="No limit is in use.">Limits hold requests, tokens or dollars per minute, hour or day; set them under <code>limits</code>.<//>`}
+        />`}
       <//>
     <//>
     <${Card} title="What shadow mode would have done" id="b-shadow" flush>

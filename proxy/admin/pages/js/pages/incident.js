@@ -128,7 +128,7 @@ function Facts({ incident }) {
       <dt>If it goes on</dt><dd>${money(incident.cost_per_hour_nano_usd)} an hour</dd>
       <dt>Signals</dt><dd>${incident.signals.map(signal).join(", ") || signal(incident.signal)}</dd>
       <dt>Evidence</dt><dd>${incident.evidence.join(", ") || "–"}</dd>
-      ${x && x.error_share !== null && html`<dt>Errors</dt><dd>${percent(x.error_share)}</dd>`}
+      ${x && typeof x.error_share === "number" && html`<dt>Errors</dt><dd>${percent(x.error_share)}</dd>`}
       ${incident.acknowledged_by && html`<dt>Acknowledged</dt><dd>by ${incident.acknowledged_by}, ${ago(incident.acknowledged_at)}</dd>`}
       ${incident.closed_at && html`<dt>Closed</dt><dd>by ${incident.closed_by || "itself"}, ${ago(incident.closed_at)}</dd>`}
       ${incident.resolution && html`<dt>What was done</dt><dd>${incident.resolution}</dd>`}
@@ -140,7 +140,7 @@ function Facts({ incident }) {
 const PARTS = { volume: "more calls", mix: "another mix of models", tokens: "more tokens per call", price: "dearer tokens" };
 
 function Drivers({ explanation }) {
-  if (!explanation) {
+  if (!explanation || !explanation.contributors) {
     return html`<${Card} title="Who drives it" id="i-who"><${State} kind="loading" title="Not explained yet.">The contributors are worked out as calls come in.<//><//>`;
   }
   const amount = explanation.metric === "cost" ? money : count;

@@ -10,7 +10,7 @@ import { FirstSteps } from "./first_steps.js";
 const WINDOWS = ["1h", "6h", "24h", "7d", "30d"];
 
 export function Now({ session }) {
-  const [window_, setWindow] = useState("6h");
+  const [window_, setWindow] = useState("1h");
   const overview = useData(`/api/v1/overview?window=${window_}`, { every: 5, events: ["incident", "action"] });
   const incidents = useData("/api/v1/incidents?state=active&limit=50", { every: 30, events: ["incident"] });
   const actions = useData("/api/v1/actions", { every: 30, events: ["action"] });
@@ -28,11 +28,11 @@ export function Now({ session }) {
         <${Learning} view=${data.view} />
         <${Standing} incidents=${incidents} />
         <${Metrics} data=${data} />
-        <${Curves} data=${data} incidents=${incidents.data} />
-        <div class="cols-2">
+        <div class="cols-3">
           <${Card} title="Held back now" id="held" flush><${Loaded} from=${actions} what="actions">${(found) => html`<${ActionsTable} actions=${found.actions} session=${session} onDone=${actions.reload} />`}<//><//>
           <${Forecast} />
         </div>
+        <${Curves} data=${data} incidents=${incidents.data} />
       `}
     <//>
   `;
