@@ -18,7 +18,8 @@ from proxy.providers.base import Endpoint
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
 _SPACE = b" \t\r\n"
 _SLASH = re.compile("/")
-_MAX_EVENT_BYTES = 1_048_576
+#: No usage chunk is larger; a larger event passes as it comes.
+_MAX_EVENT_BYTES = 65_536
 
 
 class Member(NamedTuple):

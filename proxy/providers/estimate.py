@@ -74,12 +74,15 @@ def normalised_finish(reason: str) -> str:
 def estimate_usage(usage: Usage, facts: RequestFacts) -> Usage:
     """The usage, with estimates for what the provider did not tell.
 
-    A stream that ended early never told its output: then what was seen of it counts.
-    ``source`` becomes ``estimated`` as soon as one count is.
+    Calls that name no model (an unknown path, say) are left unknown. A stream that
+    ended early never told its output: then what was seen of it counts. ``source``
+    becomes ``estimated`` as soon as one count is.
     """
     seen = -(-usage.output_bytes // _BYTES_PER_TOKEN)
     given, made = usage.input_tokens, usage.output_tokens
     if usage.source == "unknown":
+        if facts.model is None and usage.model_served is None:
+            return usage
         given = min(facts.body_bytes // _BYTES_PER_TOKEN, _MAX_INPUT_TOKENS)
         made = seen
     elif usage.complete is False and seen > (made or 0):

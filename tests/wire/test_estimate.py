@@ -17,6 +17,13 @@ def test_nothing_reported() -> None:
     assert usage.model_served == "m"
 
 
+def test_a_call_that_names_no_model_stays_unknown() -> None:
+    usage = Usage(output_bytes=401)
+    assert estimate_usage(usage, FACTS) is usage
+    named = RequestFacts(body_bytes=4000, model="m")
+    assert estimate_usage(usage, named).source == "estimated"
+
+
 def test_a_stream_cut_after_its_first_count() -> None:
     started = Usage(
         source="reported", input_tokens=25, output_tokens=1, output_bytes=400, complete=False
