@@ -25,14 +25,16 @@ from proxy.providers.sse import SSEFramer
 #: Bytes gathered before they are looked at: cheaper than looking at every chunk.
 BLOCK_BYTES = 16_384
 _MAX_NAMES = 256
+#: No call has more; sums of what is believed must fit into 64 bits everywhere.
+_MOST_TOKENS = 10**10
 _MAX_CHOICES = 128
 
 
 def count(value: object) -> int | None:
-    """A token count, or ``None`` for anything that can't be one (-9, "12", true)."""
+    """A token count, or ``None`` for anything that can't be one (-9, "12", true, 10**30)."""
     if type(value) is int:
-        return value if value >= 0 else None
-    if type(value) is float and value >= 0 and value == int(value):
+        return value if 0 <= value <= _MOST_TOKENS else None
+    if type(value) is float and 0 <= value <= _MOST_TOKENS and value == int(value):
         return int(value)
     return None
 
