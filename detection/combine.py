@@ -8,7 +8,7 @@ An emergency needs a limit the user set, or two families:
 - a repeated tool call with volume, errors or a budget's burn;
 - a repeated plain prompt with errors or a budget's burn (volume is not enough);
 - failing calls with volume;
-- volume at critical with a newcomer that makes most of the calls, or a budget's burn.
+- volume at critical with a new client that makes most of the calls, or a budget's burn.
 
 The total, a provider, a model or an endpoint reach it by a limit only.
 """
@@ -115,14 +115,12 @@ class Combiner:
             return []
         if not volume_is_evidence(self._settings, view, NEWCOMER_RATIO):
             return []
-        told: list[Verdict] = []
+        evidence = state.evidence.get(Signal.NEW_CLIENT)
+        if evidence is None:
+            return []
+        evidence.tier = max(evidence.tier, Tier.CRITICAL)
         families = frozenset((Family.NOVELTY, Family.VOLUME))
-        for signal in (Signal.NEW_CLIENT, Signal.NEW_KEY_MODEL):
-            evidence = state.evidence.get(signal)
-            if evidence is not None:
-                evidence.tier = max(evidence.tier, Tier.CRITICAL)
-                told += self._tell(state, signal, Tier.CRITICAL, families, view.now)
-        return told
+        return self._tell(state, Signal.NEW_CLIENT, Tier.CRITICAL, families, view.now)
 
     def _tell(
         self,
@@ -179,7 +177,10 @@ class Combiner:
 
     def _newcomer(self, view: View) -> bool:
         state = view.state
-        for since, calls, start in (state.novel or {}).values():
+        for name, (since, calls, start) in (state.novel or {}).items():
+            # A new model with many calls is how launches and load tests look.
+            if not name.startswith("client:"):
+                continue
             if view.now - since <= HOLD[Signal.NEW_CLIENT]:
                 share = calls / max(1.0, state.window.calls - start)
                 if share >= NEWCOMER_SHARE:
@@ -197,7 +198,13 @@ class Combiner:
             del state.evidence[signal]
             if evidence.told is Tier.NONE:
                 continue
-            if signal in STATISTICAL and evidence.worst is Tier.CRITICAL and not emergency:
+            sent = not state.learning(self._days)
+            if (
+                signal in STATISTICAL
+                and evidence.worst is Tier.CRITICAL
+                and sent
+                and (not emergency)
+            ):
                 self.cried_wolf(state, signal, now)
             family = frozenset((evidence.score.family,))
             told.append(verdict(state.series, evidence, Tier.NONE, family, now, learning=False))

@@ -5,8 +5,8 @@ detector that raises is counted and off for that series.
 
 The same observations and sweeps give the same verdicts. A call is looked at for
 repetition, failure, excess and newcomers at once; its counts wait in its cell
-until at most eight calls or five minutes have come together, so that a count is at
-most seven calls late.
+until at most sixteen calls or five minutes have come together, so that a count is at
+most fifteen calls late, and fewer where an alarm is near.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from detection.types import (
 
 #: What enforcement did to calls that never reached a provider.
 STOPPED = frozenset(("block", "unavailable", "disabled", "forbidden"))
-ROOM = 8
+ROOM = 16
 LATEST = 30
 SUSPECT_SECONDS = 6 * 3600.0
 
@@ -64,71 +64,68 @@ class Lane:
         calls, since their number shows whether a loop goes on, but not as failures.
         """
         try:
-            return self._observe(o)
+            (ts, _, key, agent, project, user, session, tags, provider, _, endpoint, model, _,
+             status, error_type, input_tokens, _, _, output_tokens, _, cost, _, finish, fingerprint, _,
+             client, _, _, _, action, *_) = o  # fmt: skip
+            if action is not None and action != "allow" and action in STOPPED:
+                return []
+            if ts > self.now:
+                self.now = ts
+            bucket = int(ts) // 10
+            identity: tuple[Any, ...] = (key, agent, project, user, provider, endpoint, model)
+            if tags:
+                identity += (tuple(tags.items()),)
+            cell = self._cells.get(identity)
+            told: list[Verdict] | None = None
+            if cell is None:
+                cell, told = self._new_cell(identity, o, bucket)
+            if not cell.calls:
+                cell.start = bucket
+            calls = cell.calls = cell.calls + 1
+            owner = cell.owner
+            throttled = action == "throttle"
+            failed = (error_type is not None or (status is not None and status >= 400)) and (
+                not throttled
+            )
+            if cost is not None:
+                cell.cost += cost
+            if input_tokens is not None or output_tokens is not None:
+                cell.tokens += (input_tokens or 0) + (output_tokens or 0)
+            if finish:
+                cell.finish[finish] = cell.finish.get(finish, 0) + 1
+            if client is not None and client not in cell.clients:
+                told = more(told, self._client(cell, o, client, bucket))
+            shape = owner.shape
+            shape.calls += 1
+            if cost is not None and not throttled:
+                output = output_tokens or 0
+                if (
+                    cost > shape.cost.high
+                    or output > shape.output.high
+                    or cost > shape.price.high * ((input_tokens or 0) + 4 * output)
+                ):
+                    told = more(told, self._ask(Occasion.EXCESS, o, self._view(cell, bucket)))
+            if fingerprint is not None:
+                entries = owner.repeats.entries
+                if fingerprint in entries:
+                    told = more(told, self._repeated(cell, o, fingerprint, failed, bucket))
+                    calls = cell.calls
+                else:
+                    entries[fingerprint] = ts
+                    if len(entries) > owner.repeats.cap:
+                        owner.repeats.prune(ts)
+            if session is not None and input_tokens:
+                growth = owner.repeats.grow(session, input_tokens, ts)
+                if growth >= 8:
+                    told = more(told, self._grew(cell, o, growth, bucket))
+            if failed:
+                told = more(told, self._failed(cell, o, bucket))
+            elif calls >= cell.room or bucket - cell.start >= LATEST:
+                told = more(told, self._book(cell, o, bucket))
+            return told or []
         except Exception as error:
             self._fault("engine", None, error)
             return []
-
-    def _observe(self, o: Observation) -> list[Verdict]:
-        (ts, _, key, agent, project, user, session, tags, provider, _, endpoint, model, _, status,
-         error_type, input_tokens, _, _, output_tokens, _, cost, _, finish, fingerprint, _,
-         client, _, _, _, action, *_) = o  # fmt: skip
-        if action is not None and action != "allow" and action in STOPPED:
-            return []
-        if ts > self.now:
-            self.now = ts
-        bucket = int(ts) // 10
-        identity: tuple[Any, ...] = (key, agent, project, user, provider, endpoint, model)
-        if tags:
-            identity += (tuple(tags.items()),)
-        cell = self._cells.get(identity)
-        told: list[Verdict] | None = None
-        if cell is None:
-            cell, told = self._new_cell(identity, o, bucket)
-        if not cell.calls:
-            cell.start = bucket
-        calls = cell.calls = cell.calls + 1
-        owner = cell.owner
-        throttled = action == "throttle"
-        failed = (error_type is not None or (status is not None and status >= 400)) and (
-            not throttled
-        )
-        if cost is not None:
-            cell.cost += cost
-        if input_tokens is not None or output_tokens is not None:
-            cell.tokens += (input_tokens or 0) + (output_tokens or 0)
-        if finish:
-            cell.finish[finish] = cell.finish.get(finish, 0) + 1
-        if client is not None and client not in cell.clients:
-            told = more(told, self._client(cell, o, client, bucket))
-        shape = owner.shape
-        shape.calls += 1
-        if cost is not None and not throttled:
-            output = output_tokens or 0
-            if (
-                cost > shape.cost.high
-                or output > shape.output.high
-                or cost > shape.price.high * ((input_tokens or 0) + 4 * output)
-            ):
-                told = more(told, self._ask(Occasion.EXCESS, o, self._view(cell, bucket)))
-        if fingerprint is not None:
-            entries = owner.repeats.entries
-            if fingerprint in entries:
-                told = more(told, self._repeated(cell, o, fingerprint, failed, bucket))
-                calls = cell.calls
-            else:
-                entries[fingerprint] = ts
-                if len(entries) > owner.repeats.cap:
-                    owner.repeats.prune(ts)
-        if session is not None and input_tokens:
-            growth = owner.repeats.grow(session, input_tokens, ts)
-            if growth >= 8:
-                told = more(told, self._grew(cell, o, growth, bucket))
-        if failed:
-            told = more(told, self._failed(cell, o, bucket))
-        elif calls >= cell.room or bucket - cell.start >= LATEST:
-            told = more(told, self._book(cell, o, bucket))
-        return told or []
 
     def _book(self, cell: Cell, o: Observation | None, bucket: int) -> list[Verdict] | None:
         """Book a cell's waiting calls to its series and judge those that may alarm."""
@@ -140,7 +137,11 @@ class Lane:
         least = NEVER
         for state in cell.states:
             window = state.window
-            window.add(bucket, calls, cost)
+            if window.bucket == bucket:
+                window.calls += calls
+                window.cost += cost
+            else:
+                window.add(bucket, calls, cost)
             if state.tokens is not None:
                 state.tokens.add(bucket, cell.tokens, 0)
             if (
@@ -157,7 +158,7 @@ class Lane:
             if cell.key_state is not None and cell.key_state.novel:
                 cell.key_state.novel[name][1] += calls
         seen = cell.seen = cell.seen + calls
-        cell.room = 1 if seen < 4 * ROOM or least < 4 else min(ROOM, least // 2)
+        cell.room = 1 if seen < 2 * ROOM or least < 4 else min(ROOM, least // 2)
         owner = cell.owner
         if o is not None:
             owner.shape.learn(o.cost_nano_usd, o.input_tokens, o.output_tokens, self._least)

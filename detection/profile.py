@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from operator import sub
 from typing import Any
 
-from detection.window import SIZE, Window
+import numpy as np
+
+from detection.window import SIZE, Ends, Window
 
 HALF_HOUR = 180
 DAY = 8640
@@ -225,14 +226,6 @@ class Profile:
         return profile
 
 
-def _steadiest(ends: list[int]) -> int:
-    """The greatest "least of four minutes in a row" in the last half-hour of ``ends``."""
-    ends = ends[-(HALF_HOUR + STEADY + 1) :]
-    minutes = list(map(sub, ends[MINUTE:], ends))
-    rows = [minutes[shift:] for shift in range(0, STEADY, MINUTE)]
-    return max(map(min, *rows), default=0)
-
-
 def _greater(one: Iterable[int], other: Iterable[int]) -> list[int]:
     return [max(a, b) for a, b in zip(one, other, strict=True)]
 
@@ -240,19 +233,29 @@ def _greater(one: Iterable[int], other: Iterable[int]) -> list[int]:
 def _maxima(window: Window, back: int, calls: int, cost: int) -> list[int]:
     if calls < QUIET:
         return [cost if paid else calls for _, _, paid in WINDOWS]
-    span = min(back + HALF_HOUR + 360, SIZE - 2)
-    ends_calls, ends_cost = window.ends(span)
+    ends_calls, ends_cost = window.ends(min(back + HALF_HOUR + 360, SIZE - 2))
     if back:
-        del ends_calls[-back:], ends_cost[-back:]
+        ends_calls, ends_cost = ends_calls[:-back], ends_cost[:-back]
     maxima = []
     for name, width, paid in WINDOWS:
-        if name == "steady_60":
-            maxima.append(_steadiest(ends_calls))
-            continue
         ends = ends_cost if paid else ends_calls
+        if name == "steady_60":
+            maxima.append(_steadiest(ends))
+            continue
         first = max(width, len(ends) - HALF_HOUR)
-        if first >= len(ends):
-            maxima.append(ends[-1] - ends[0])
-        else:
-            maxima.append(max(map(sub, ends[first:], ends[first - width :])))
+        sums = ends[first:] - ends[first - width : len(ends) - width]
+        maxima.append(int(sums.max()) if len(sums) else int(ends[-1] - ends[0]))
     return maxima
+
+
+def _steadiest(ends: Ends) -> int:
+    """The greatest "least of four minutes in a row" in the last half-hour of ``ends``."""
+    ends = ends[-(HALF_HOUR + STEADY + 1) :]
+    minutes = ends[MINUTE:] - ends[:-MINUTE]
+    whole = len(minutes) - STEADY + MINUTE
+    if whole <= 0:
+        return 0
+    least = minutes[:whole]
+    for shift in range(MINUTE, STEADY, MINUTE):
+        least = np.minimum(least, minutes[shift : shift + whole])
+    return int(least.max())

@@ -195,9 +195,13 @@ class RepetitionSettings:
     window_seconds: int = field(
         default=120, metadata=described("Window of the repeats.", ge=10, le=3600)
     )
-    slow_repeats: int = field(
-        default=20,
-        metadata=described("Identical calls in ten times the window that make a slow loop.", ge=3),
+    text_repeats: int = field(
+        default=240,
+        metadata=described(
+            "Identical plain prompts in the window that are critical; fewer only warn, since "
+            "sampling and evaluation repeat prompts.",
+            ge=3,
+        ),
     )
     growing_steps: int = field(
         default=24,

@@ -53,7 +53,7 @@ class Gauge:
         self.bins[place if place < BINS else BINS - 1] += 1.0
         self.weight += 1.0
         self._since_bound += 1
-        if self.weight >= least and self._since_bound >= min(64.0, self.weight * 0.25):
+        if self.weight >= least and self._since_bound >= min(128.0, self.weight * 0.25):
             self._since_bound = 0
             self._bound()
 

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from detection.profile import MINUTE, STEADY, Profile
 from detection.settings import DetectionSettings
 from detection.state import SeriesState, View
@@ -203,7 +205,7 @@ class SequentialJudge:
     def _e_value(self, view: View, stick: Yardstick, record: float) -> float:
         buckets = min(stick.buckets, 30)
         ends, _ = view.state.window.ends(buckets)
-        counts = [b - a for a, b in pairwise(ends)]
+        counts = np.diff(ends).tolist()
         counts.append(view.state.window.calls_in(1))
         null = max(record, stick.floor) / stick.buckets * 1.25
         return shiryaev_roberts(counts, null, 1.5)

@@ -7,11 +7,16 @@ so that any window up to an hour is one subtraction. Must never: judge.
 from __future__ import annotations
 
 from array import array
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 BUCKET_SECONDS = 10
 #: Buckets kept: an hour, and a little for late bookings.
 SIZE = 384
+
+Ends: TypeAlias = npt.NDArray[np.int64]
 
 _ONE = array("q", (0,))
 
@@ -78,16 +83,16 @@ class Window:
         """Cost in the last so many buckets, the running one included."""
         return self.cost - self._cost[(self.bucket - buckets) % SIZE]
 
-    def ends(self, buckets: int) -> tuple[list[int], list[int]]:
+    def ends(self, buckets: int) -> tuple[Ends, Ends]:
         """Running totals (calls, cost) at the end of the last ``buckets`` + 1 closed buckets."""
         start = (self.bucket - buckets - 1) % SIZE
         end = self.bucket % SIZE
+        calls, cost = self._calls, self._cost
         if start < end:
-            return self._calls[start:end].tolist(), self._cost[start:end].tolist()
-        return (
-            (self._calls[start:] + self._calls[:end]).tolist(),
-            (self._cost[start:] + self._cost[:end]).tolist(),
-        )
+            calls, cost = calls[start:end], cost[start:end]
+        else:
+            calls, cost = calls[start:] + calls[:end], cost[start:] + cost[:end]
+        return np.frombuffer(calls, np.int64), np.frombuffer(cost, np.int64)
 
     def _add_late(self, bucket: int, calls: int, cost: int) -> None:
         for late in range(max(bucket, self.bucket - SIZE + 1), self.bucket):
@@ -96,7 +101,7 @@ class Window:
 
     def dump(self) -> dict[str, Any]:
         """The window as plain values."""
-        calls, cost = self.ends(SIZE - 2)
+        calls, cost = (part.tolist() for part in self.ends(SIZE - 2))
         rows = [
             [self.bucket - SIZE + 2 + i, calls[i + 1] - calls[i], cost[i + 1] - cost[i]]
             for i in range(SIZE - 2)

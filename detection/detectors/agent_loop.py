@@ -21,8 +21,9 @@ from detection.types import Family, Observation, Score, Signal, Tier
 
 #: Times its own record of repeats that an owner must pass.
 RECORD_RATIO = 2.5
-#: Times the threshold at which a repeated plain prompt is critical.
-TEXT_FACTOR = 3.0
+#: Times the threshold at which a repeated tool call is critical without more evidence;
+#: a poller that asks every ten seconds stays below.
+CRITICAL_RATIO = 2.0
 #: Share of an unknown owner's calls that must be the repeated one.
 SHARE = 0.25
 #: Share of an owner's calls that a ping-pong must make up.
@@ -83,9 +84,10 @@ class AgentLoop:
         known = view.state.profile is not None and view.state.profile.known(view.bucket)
         strong = kind == "tool" and (share >= SHARE or (known and record > 0))
         if kind == "tool":
-            tier = Tier.CRITICAL if strong else Tier.WARNING
+            critical = strong and count >= CRITICAL_RATIO * limit
         else:
-            tier = Tier.CRITICAL if count >= TEXT_FACTOR * limit else Tier.WARNING
+            critical = count >= max(self._settings.text_repeats, limit)
+        tier = Tier.CRITICAL if critical else Tier.WARNING
         return Score(
             self.signal,
             self.family,

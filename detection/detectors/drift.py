@@ -7,6 +7,7 @@ never: call growth of the number of calls a drift; that is success.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import exp, log
 
 from detection.detectors.base import Detector, Occasion
@@ -70,7 +71,7 @@ class Drift:
         known = [w for w in weeks if w]
         if len(known) < WEEKS:
             return None
-        rises = sum(b > a for a, b in zip(known, known[1:], strict=False))
+        rises = sum(b > a for a, b in pairwise(known))
         if rises < WEEKS - 2:
             return None
         return exp(theil_sen([log(w) for w in known])) - 1.0
