@@ -65,8 +65,8 @@ class Lane:
         """
         try:
             (ts, _, key, agent, project, user, session, tags, provider, _, endpoint, model, _,
-             status, error_type, input_tokens, _, _, output_tokens, _, cost, _, finish, fingerprint, _,
-             client, _, _, _, action, *_) = o  # fmt: skip
+             status, error_type, input_tokens, _, _, output_tokens, _, cost, _, finish,
+             fingerprint, _, client, _, _, _, action, *_) = o  # fmt: skip
             if action is not None and action != "allow" and action in STOPPED:
                 return []
             if ts > self.now:

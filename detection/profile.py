@@ -243,8 +243,10 @@ def _maxima(window: Window, back: int, calls: int, cost: int) -> list[int]:
             maxima.append(_steadiest(ends))
             continue
         first = max(width, len(ends) - HALF_HOUR)
-        sums = ends[first:] - ends[first - width : len(ends) - width]
-        maxima.append(int(sums.max()) if len(sums) else int(ends[-1] - ends[0]))
+        if first >= len(ends):
+            maxima.append(int(ends[-1] - ends[0]))
+        else:
+            maxima.append(int((ends[first:] - ends[first - width : len(ends) - width]).max()))
     return maxima
 
 
