@@ -66,6 +66,7 @@ class Controls:
         self._since = 0
         self._data_name = ""
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
         self._wake, self._changed = asyncio.Event(), asyncio.Event()
         self._put, self._sync = load_script("control_put"), load_script("control_sync")
         base = f"{settings.key_prefix}:{{ctl}}:"
@@ -164,6 +165,7 @@ class Controls:
     async def stop(self) -> None:
         """Send what waits if the store is there, save, and end."""
         await self.flush()
+        self._stopping = True
         await cancel(self._tasks)
         self._tasks = []
         with contextlib.suppress(StoreError, RedisError):
@@ -171,7 +173,7 @@ class Controls:
         await self._save()
 
     async def _reconcile_forever(self) -> None:
-        while True:
+        while not self._stopping:
             due = self._clock.monotonic() + self._settings.reconcile_seconds
             try:
                 if await self.flush():
@@ -180,7 +182,7 @@ class Controls:
                 pass
             except Exception:
                 log.exception("comparing control documents failed")
-            while (left := due - self._clock.monotonic()) > 0:
+            while (left := due - self._clock.monotonic()) > 0 and not self._stopping:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._wake.wait()
@@ -190,7 +192,7 @@ class Controls:
             self._expire(self._clock())
 
     async def _listen_forever(self) -> None:
-        while True:
+        while not self._stopping:
             client: Any = None
             try:
                 client = await self._link.listener()
@@ -212,7 +214,7 @@ class Controls:
             await asyncio.sleep(min(0.25, self._settings.reconcile_seconds))
 
     async def _save_forever(self) -> None:
-        while True:
+        while not self._stopping:
             await self._changed.wait()
             await self._save()
             await asyncio.sleep(0.05)

@@ -20,4 +20,4 @@ async def cancel(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.2)
+        _, pending = await asyncio.wait(pending, timeout=0.13)
