@@ -187,10 +187,6 @@ class Pricer:
         at : float
             Epoch seconds of the call.
         """
-        if self._settings.use_reported_cost:
-            reported = reported_cost_nano_usd(provider, usage.extra.get("native_usage"))
-            if reported is not None:
-                return Price(reported, self.markup(project, reported), False, "reported")
         tier = usage.service_tier or ""
         tier = tier.lower() if tier else ""
         if tier not in _TIERS:
@@ -204,6 +200,10 @@ class Pricer:
             self._cache[key] = found
             if len(self._cache) > _CACHED_TARIFFS:
                 self._cache.popitem(last=False)
+        if self._settings.use_reported_cost and found.source != "override":
+            reported = reported_cost_nano_usd(provider, usage.extra.get("native_usage"))
+            if reported is not None:
+                return Price(reported, self.markup(project, reported), False, "reported")
         cost = found.tariff.cost_nano_usd(usage)
         return Price(cost, self.markup(project, cost), found.unpriced, found.source)
 

@@ -14,6 +14,8 @@ from typing import Any
 #: Most that one body is unfolded to before inspection gives up.
 MAX_BYTES = 1 << 30
 _STEP_BYTES = 1 << 18
+#: These engines take no limit for their output: 64 bytes unfold to a few megabytes at most.
+_FOREIGN_STEP_BYTES = 64
 #: Above this a ratio of more than ``_MAX_RATIO`` is taken for a bomb.
 _RATIO_FROM_BYTES = 1 << 26
 _MAX_RATIO = 200
@@ -53,8 +55,8 @@ class _Foreign:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The plain bytes. A small input step bounds what a single one can unfold to."""
-        for start in range(0, len(data), 1024):
-            yield self._step(data[start : start + 1024])
+        for start in range(0, len(data), _FOREIGN_STEP_BYTES):
+            yield self._step(data[start : start + _FOREIGN_STEP_BYTES])
 
 
 def _foreign(encoding: str) -> _Foreign | None:

@@ -87,7 +87,7 @@ def body_of(record: dict[str, Any], side: str) -> bytes:
 
 def content_type(record: dict[str, Any], body: bytes) -> str:
     """The request's content type; forms are told by their first bytes where it was lost."""
-    found = record["request_headers"].get("content-type")
+    found = (record.get("request_headers") or {}).get("content-type")
     if found:
         return str(found)
     form = body.lstrip().startswith(b"--") and b"name=" in body[:4096]
@@ -104,18 +104,19 @@ def now_of(headers: dict[str, str]) -> float:
 
 def read(record: dict[str, Any], feeder: Feeder = whole) -> dict[str, Any]:
     """Our reading of one record, under the names of ``expected``."""
-    host, path = record["host"], record["path"]
+    host, path = record["host"] or "", record["path"] or "/"
     endpoint = recognise(
         provider_of(host, path),
         "",
-        record["method"],
+        record["method"] or "POST",
         path,
         record.get("query") or "",
-        record["request_headers"],
+        record.get("request_headers") or {},
     )
     sent = body_of(record, "request")
     facts = read_request(endpoint, sent, content_type(record, sent), _KEY)
-    headers = {k: v for k, v in record["response_headers"].items() if isinstance(v, str)}
+    answer_headers = record.get("response_headers") or {}
+    headers = {k: v for k, v in answer_headers.items() if isinstance(v, str)}
     if record["streaming"] == "websocket":
         usage = _session(record, endpoint, feeder)
     else:
