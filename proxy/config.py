@@ -206,9 +206,9 @@ def _validated(document: Document) -> tuple[Settings | None, list[Fault]]:
     try:
         settings = Settings.model_validate(document.data)
     except ValidationError as error:
-        told = {(f.line, f.column) for f in faults}
+        told = {(f.line, f.column) for f in faults} | {f.path for f in faults if f.path}
         more = faults_of(error, document, schema())
-        faults += [f for f in more if (f.line, f.column) not in told]
+        faults += [f for f in more if not {(f.line, f.column), f.path} & told]
     return settings, sorted(faults, key=lambda f: (f.line, f.column))
 
 

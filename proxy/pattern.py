@@ -70,25 +70,29 @@ def _compiled(text: str) -> re.Pattern[str] | None:
     return re.compile(".*".join(pieces), re.DOTALL)
 
 
-def _open_repeats(tree: Any, *, inside: bool) -> int:
-    """How many repeats without a small bound stand in an expression."""
+def _open_repeats(tree: Any, *, inside: bool, looping: bool = False) -> int:
+    """How many repeats without a small bound stand in an expression.
+
+    ``inside`` any repeat, another one multiplies; inside a long one (``looping``)
+    alternatives do too.
+    """
     found = 0
     for operator, argument in tree:
         if operator in (sre.GROUPREF, sre.GROUPREF_EXISTS):
             raise ValueError("a back-reference can backtrack without end")
+        if operator is sre.BRANCH and looping:
+            raise ValueError("alternatives inside a repeat can backtrack without end")
         if operator in _REPEATS:
             low, high, body = argument
             variable = high > 1 and low != high
             if inside and variable:
                 raise ValueError("a repeat inside a repeat can backtrack without end")
             many = high > 16
-            if many and any(op is sre.BRANCH for op, _ in body):
-                raise ValueError("alternatives inside a repeat can backtrack without end")
             found += int(many and variable)
-            found += _open_repeats(body, inside=inside or high > 1)
+            found += _open_repeats(body, inside=inside or high > 1, looping=looping or many)
         else:
             for part in _bodies(operator, argument):
-                found += _open_repeats(part, inside=inside)
+                found += _open_repeats(part, inside=inside, looping=looping)
     return found
 
 
