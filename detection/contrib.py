@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
 
-from detection.types import Dimension, Observation, Series, unpair
+from detection.types import Dimension, Observation, Series, failed, unpair
 
 #: The dimensions of a combination, in the order they are held and reported.
 DIMENSIONS: tuple[str, ...] = (
@@ -149,7 +149,7 @@ class Recorder:
         if sums is None:
             sums = self._open(combination)
         sums[0] += 1
-        if o.error_type is not None or (o.status or 0) >= 400:
+        if failed(o.status, o.error_type):
             sums[1] += 1
         sums[2] += o.input_tokens or 0
         sums[3] += o.cached_input_tokens or 0

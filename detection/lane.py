@@ -20,6 +20,7 @@ from detection.profile import HALF_HOUR
 from detection.settings import DetectionSettings
 from detection.state import NEVER, SeriesState, View
 from detection.types import (
+    NOT_FAILURES,
     TOTAL,
     Observation,
     Series,
@@ -84,9 +85,11 @@ class Lane:
             calls = cell.calls = cell.calls + 1
             owner = cell.owner
             throttled = action == "throttle"
-            failed = (error_type is not None or (status is not None and status >= 400)) and (
-                not throttled
-            )
+            failed = (
+                (status is not None and status >= 400)
+                if error_type is None
+                else error_type not in NOT_FAILURES
+            ) and (not throttled)
             if cost is not None:
                 cell.cost += cost
             if input_tokens is not None or output_tokens is not None:

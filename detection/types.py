@@ -177,6 +177,24 @@ class Usage:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+#: Words of ``error_type`` that say who ended a call, not that it failed: a client
+#: that hangs up, and a stream that enforcement cut.
+NOT_FAILURES = frozenset(("client_disconnected", "cut"))
+
+
+def failed(status: int | None, error_type: str | None) -> bool:
+    """Whether a call counts as an error.
+
+    >>> failed(200, None), failed(503, None), failed(200, "overloaded_error")
+    (False, True, True)
+    >>> failed(499, "client_disconnected")
+    False
+    """
+    if error_type is None:
+        return status is not None and status >= 400
+    return error_type not in NOT_FAILURES
+
+
 class Observation(NamedTuple):
     """One finished call, as counted, journalled and judged (see docs/observation.md).
 

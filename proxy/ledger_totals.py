@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from detection.types import Observation
+from detection.types import Observation, failed
 from proxy.semconv import DURATION_BUCKETS_SECONDS, TTFT_BUCKETS_SECONDS
 from proxy.store.series import OTHER, REFUSALS, Counts
 
@@ -37,7 +37,7 @@ def summed(calls: Iterable[Observation]) -> Counts:
             refused += 1
             continue
         requests += 1
-        if o.error_type is not None or (o.status or 0) >= 400:
+        if failed(o.status, o.error_type):
             errors += 1
         cost += o.cost_nano_usd or 0
         tokens_in += o.input_tokens or 0
