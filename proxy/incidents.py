@@ -144,9 +144,7 @@ class IncidentBook:
         while True:
             self._wake.clear()
             try:
-                while self._queue:
-                    await self._take(self._queue[0])
-                await self._look_around()
+                await self.turn()
                 wait = _RETRY_SECONDS
             except StoreError as error:
                 self.retries += 1
@@ -154,11 +152,27 @@ class IncidentBook:
                 await asyncio.sleep(wait)
                 wait = min(_LONGEST_RETRY_SECONDS, wait * 2)
                 continue
+            except Exception as error:
+                # The book must outlive any one odd document.
+                self.failed += 1
+                log.error("incidents_turn_failed", error=type(error).__name__)
             if not self._queue:
                 try:
                     await asyncio.wait_for(self._wake.wait(), self.rules.poll)
                 except TimeoutError:
                     pass
+
+    async def turn(self) -> None:
+        """Do all that there is to do now.
+
+        Raises
+        ------
+        StoreError
+            Where the store is away; what waits still waits.
+        """
+        while self._queue:
+            await self._take(self._queue[0])
+        await self._look_around()
 
     async def _take(self, item: Verdict | Action) -> None:
         try:

@@ -166,11 +166,9 @@ def _decide(
     traits = world.receivers[log.receiver]
     now = context.now
     if traits.pages:
-        mine = [i for i in audible if world.pages.get(i.id, log.receiver) == log.receiver]
-        for incident in audible:
-            if incident not in mine:
-                context.muted.setdefault(incident.id, Muted.PAGED)
-        audible = mine
+        paged = [i for i in audible if i.id in world.pages and i.id not in log.told]
+        context.muted |= {i.id: Muted.PAGED for i in paged}
+        audible = [i for i in audible if i not in paged]
     fresh = [i for i in audible if i.id not in log.told]
     raised = [i for i in audible if i.id in log.told and i.worst > log.told[i.id][0]]
     calmed = [

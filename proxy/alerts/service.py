@@ -141,26 +141,58 @@ class AlertService:
             self._known[event.incident.id] = event.incident
         self._wake.set()
 
+    async def plan_once(self) -> float:
+        """Look at everything once if this replica leads; seconds until the next look.
+
+        Raises
+        ------
+        StoreError
+            Where the store is away; nothing is lost by trying again.
+        """
+        led = self.leading
+        self.leading = await self._store.lease(LEASE, _LEASE_SECONDS)
+        if not self.leading:
+            return _TICK_SECONDS
+        if not led:
+            await self._take_over()
+        async with self._lock:
+            return await self._tick()
+
+    async def deliver_once(self) -> float:
+        """Try all that is due if this replica leads; seconds until something is due."""
+        if not self.leading:
+            return _TICK_SECONDS
+        again = await self.outbox.deliver_due()
+        if again is None:
+            return _TICK_SECONDS
+        return max(0.0, again - self._clock())
+
     async def _lead(self) -> None:
         while True:
             self._wake.clear()
-            wait = _TICK_SECONDS
-            try:
-                led = self.leading
-                self.leading = await self._store.lease(LEASE, _LEASE_SECONDS)
-                if self.leading:
-                    if not led:
-                        await self._take_over()
-                    async with self._lock:
-                        wait = await self._tick()
-            except StoreError as error:
-                self.leading = False
-                log.warning("alerts_wait_for_store", error=type(error).__name__)
-            except Exception as error:
-                # The loop must outlive any one odd incident.
-                log.error("alerts_tick_failed", error=type(error).__name__)
+            wait = await self._kept_going(self.plan_once)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), wait)
+
+    async def _work(self) -> None:
+        while True:
+            self._deliver.clear()
+            wait = min(_TICK_SECONDS, await self._kept_going(self.deliver_once))
+            if wait > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._deliver.wait(), wait)
+
+    async def _kept_going(self, step: Callable[[], Awaitable[float]]) -> float:
+        """One step; what fails is said, and tried again."""
+        try:
+            return await step()
+        except StoreError as error:
+            self.leading = False
+            log.warning("alerts_wait_for_store", error=type(error).__name__)
+        except Exception as error:
+            # The loops must outlive any one odd incident or message.
+            log.error("alerts_step_failed", step=step.__name__, error=type(error).__name__)
+        return _TICK_SECONDS
 
     async def _take_over(self) -> None:
         """Read all that the last leader knew."""
@@ -294,23 +326,6 @@ class AlertService:
 
     async def _mark(self, kind: tuple[str, ...], due: float, now: float) -> None:
         await self._store.doc_put(_DUE, short_hash(*kind), {"due": due}, at=now)
-
-    async def _work(self) -> None:
-        while True:
-            self._deliver.clear()
-            wait = _TICK_SECONDS
-            try:
-                if self.leading:
-                    again = await self.outbox.deliver_due()
-                    if again is not None:
-                        wait = min(_TICK_SECONDS, max(0.0, again - self._clock()))
-            except StoreError as error:
-                log.warning("outbox_waits_for_store", error=type(error).__name__)
-            except Exception as error:
-                log.error("outbox_failed", error=type(error).__name__)
-            if wait > 0:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._deliver.wait(), wait)
 
     async def _settled(self, message: Message, outcome: Outcome) -> None:
         """A message arrived or is a dead letter."""

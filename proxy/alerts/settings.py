@@ -199,7 +199,7 @@ class ReportSchedule(Schedule):
 class OutboxSettings(_Section):
     """How delivery is tried."""
 
-    attempts: int = Field(12, ge=1, le=100, description="Tries before a message is a dead letter.")
+    attempts: int = Field(20, ge=1, le=100, description="Tries before a message is a dead letter.")
     first_wait_seconds: float = Field(1.0, gt=0, description="Wait after the first failure.")
     longest_wait_seconds: float = Field(300.0, gt=0, description="Longest wait between tries.")
     timeout_seconds: float = Field(10.0, gt=0, description="Limit of one try.")

@@ -61,11 +61,12 @@ def incident(
     made = step[0]
     recorder = Recorder()
     agent = series.value if series.dimension == "agent" else "support-triage"
+    key = series.value if series.dimension == "key" else "key_0123456789ab"
     for second in range(-1_800, 0):
         for _ in range(20 if second >= -120 else 1):
             recorder.observe(
                 Observation(
-                    ts=now + second, id="", key="key_0123456789ab", agent=agent, model="gpt-5-mini",
+                    ts=now + second, id="", key=key, agent=agent, model="gpt-5-mini",
                     endpoint="responses", project="helpdesk", client="net_1", status=200,
                     input_tokens=1_000, output_tokens=100, cost_nano_usd=450_000,
                 )
