@@ -116,20 +116,25 @@ class Engine(Lane):
             fleet = state.fleet = {}
         window = state.window
         window.advance(bucket)
-        for row in buckets:
+        rows, tokens = [], []
+        for row in sorted(buckets):
             if row.bucket <= bucket - FLEET_BUCKETS or row.bucket > bucket:
                 continue
             old = fleet.get(row.bucket)
             calls = row.requests - (old.requests if old else 0)
             cost = row.cost_nano_usd - (old.cost_nano_usd if old else 0)
-            window.add(row.bucket, calls, cost)
+            rows.append((row.bucket, calls, cost))
             state.errors += row.errors - (old.errors if old else 0)
+            tokens.append((row.bucket, row.tokens - (old.tokens if old else 0), 0))
+            fleet[row.bucket] = row
+        if rows:
+            window.add_late(rows)
             if state.tokens is not None:
                 state.tokens.advance(bucket)
-                state.tokens.add(row.bucket, row.tokens - (old.tokens if old else 0), 0)
-            fleet[row.bucket] = row
-        for old_bucket in [b for b in fleet if b <= bucket - FLEET_BUCKETS]:
-            del fleet[old_bucket]
+                state.tokens.add_late(tokens)
+        if len(fleet) > 2 * FLEET_BUCKETS:
+            for old_bucket in [b for b in fleet if b <= bucket - FLEET_BUCKETS]:
+                del fleet[old_bucket]
         if (
             window.calls >= state.alarm_calls
             or window.cost >= state.alarm_cost

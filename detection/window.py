@@ -7,6 +7,7 @@ so that any window up to an hour is one subtraction. Must never: judge.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,9 +45,35 @@ class Window:
         if bucket > self.bucket:
             self.advance(bucket)
         elif bucket < self.bucket:
-            self._add_late(bucket, calls, cost)
+            self.add_late(((bucket, calls, cost),))
+            return
         self.calls += calls
         self.cost += cost
+
+    def add_late(self, rows: Sequence[tuple[int, int, int]]) -> None:
+        """Book (bucket, calls, cost) rows, in order, none after the running bucket.
+
+        >>> w = Window(100)
+        >>> w.advance(103)
+        >>> w.add_late(((100, 3, 5), (102, 1, 1), (103, 1, 1)))
+        >>> w.calls_in(1), w.calls_in(2), w.calls_in(4)
+        (1, 2, 5)
+        """
+        if rows[0][0] >= self.bucket:
+            self.calls += sum(row[1] for row in rows)
+            self.cost += sum(row[2] for row in rows)
+            return
+        calls = cost = place = 0
+        ends, paid = self._calls, self._cost
+        for bucket in range(max(rows[0][0], self.bucket - SIZE + 1), self.bucket):
+            while place < len(rows) and rows[place][0] <= bucket:
+                calls += rows[place][1]
+                cost += rows[place][2]
+                place += 1
+            ends[bucket % SIZE] += calls
+            paid[bucket % SIZE] += cost
+        self.calls += calls + sum(row[1] for row in rows[place:])
+        self.cost += cost + sum(row[2] for row in rows[place:])
 
     def advance(self, bucket: int) -> None:
         """Close all buckets before ``bucket``."""
@@ -93,11 +120,6 @@ class Window:
         else:
             calls, cost = calls[start:] + calls[:end], cost[start:] + cost[:end]
         return np.frombuffer(calls, np.int64), np.frombuffer(cost, np.int64)
-
-    def _add_late(self, bucket: int, calls: int, cost: int) -> None:
-        for late in range(max(bucket, self.bucket - SIZE + 1), self.bucket):
-            self._calls[late % SIZE] += calls
-            self._cost[late % SIZE] += cost
 
     def dump(self) -> dict[str, Any]:
         """The window as plain values."""

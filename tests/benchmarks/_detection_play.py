@@ -209,7 +209,8 @@ class Player:
                     rows = []
         if rows:
             self.others(rows)
-        self.sweep(start + WINDOW)
+        last = int(np.flatnonzero(counts)[-1]) if counts.any() else 0
+        self.sweep(start + 10.0 * (last + 1))
 
     def _delay(self, bucket: int, calls: int) -> None:
         """Count the calls that the throttles and blocks in force would have held back."""

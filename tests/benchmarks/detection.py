@@ -38,7 +38,7 @@ from tests.benchmarks._detection_traces import WEEK, Key, load
 
 EPISODE_SECONDS = 900.0
 #: Every so many keys run the look-alikes that need two weeks of their own.
-WHOLE_EVERY = 6
+WHOLE_EVERY = 10
 DRIFT_EVERY = 3
 
 
