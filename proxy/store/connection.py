@@ -38,6 +38,8 @@ _AWAY = (
 )
 _WRITES_REFUSED = ("OOM", "MISCONF", "NOREPLICAS")
 
+REFUSED_SECONDS = 5.0
+
 Client = aioredis.Redis
 
 
@@ -59,7 +61,8 @@ class Connection:
         self._fast: Any = self._client(settings.timeout_seconds)
         self._patient: Any = self._client(settings.query_timeout_seconds)
         self.calls = 0
-        self.refused: str | None = None
+        self._monotonic = monotonic
+        self._refused: tuple[float, str] | None = None
         self.last_error: str | None = None
         self.answered = False
 
@@ -68,17 +71,18 @@ class Connection:
     async def run(
         self, script: Script, keys: list[str], args: list[Any], *, patient: bool = False
     ) -> Any:
-        """Run a Lua script once; all its keys share a hash tag.
+        """Run a Lua script; all its keys share a hash tag.
 
-        ``patient`` is for a page's question, which may take
-        ``query_timeout_seconds``.
+        ``patient`` is for a page's question: it changes nothing, may take
+        ``query_timeout_seconds``, and is asked again where a connection turns
+        out to have died while it was idle. Anything else runs once.
         """
-        return await self._guarded(lambda: self._evaluate(script, keys, args, patient))
+        return await self._guarded(lambda: self._evaluate(script, keys, args, patient), patient)
 
     async def command(self, *args: Any, patient: bool = True) -> Any:
-        """Run one plain command."""
+        """Run one plain command; ``patient`` as for :meth:`run`."""
         client = self._patient if patient else self._fast
-        return await self._guarded(lambda: client.execute_command(*args))
+        return await self._guarded(lambda: client.execute_command(*args), patient)
 
     async def _evaluate(
         self, script: Script, keys: list[str], args: list[Any], patient: bool
@@ -89,13 +93,18 @@ class Connection:
         except errors.NoScriptError:
             return await client.execute_command("EVAL", script.source, len(keys), *keys, *args)
 
-    async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
+    async def _guarded(self, call: Callable[[], Awaitable[Any]], again: bool) -> Any:
         if not self.breaker.may_try():
             raise StoreUnavailableError(self.last_error or "the store is away")
         async with self._slots:
             self.calls += 1
             try:
-                reply = await call()
+                try:
+                    reply = await call()
+                except errors.ConnectionError:
+                    if not again:
+                        raise
+                    reply = await call()
             except errors.NoPermissionError as error:
                 self.breaker.succeeded()
                 raise StoreForbiddenError(str(error)) from None
@@ -113,12 +122,20 @@ class Connection:
                 if isinstance(error, errors.OutOfMemoryError) or any(
                     word in text for word in _WRITES_REFUSED
                 ):
-                    self.refused = text[:200]
-                    raise StoreRefusedError(self.refused) from None
+                    text = f"{'OOM ' if isinstance(error, errors.OutOfMemoryError) else ''}{text}"
+                    self._refused = self._monotonic(), text[:200]
+                    raise StoreRefusedError(text[:200]) from None
                 raise
         self.breaker.succeeded()
         self.answered = True
         return reply
+
+    @property
+    def refused(self) -> str | None:
+        """Why the store would not write, while it lately would not."""
+        if self._refused is None or self._monotonic() - self._refused[0] > REFUSED_SECONDS:
+            return None
+        return self._refused[1]
 
     def _note(self, error: BaseException) -> None:
         self.breaker.failed()
