@@ -140,7 +140,8 @@ class Change:
 
 @dataclass(slots=True)
 class Proposal:
-    """What tuning found. ``curves`` holds, per knob, (value, alarms per key-week)."""
+    """What tuning found. ``curves`` holds, per knob, (value, alarms per key-week), and
+    ``current`` the value in force."""
 
     wanted_a_week: float
     before: Trial
@@ -148,7 +149,12 @@ class Proposal:
     changes: list[Change]
     limits: list[dict[str, Any]]
     curves: dict[str, list[tuple[float, float]]]
+    current: dict[str, float]
     settings: DetectionSettings
+
+    def untouched(self) -> list[str]:
+        """Thresholds that make no difference to this history."""
+        return [path for path, curve in self.curves.items() if len({r for _, r in curve}) == 1]
 
 
 def propose(
@@ -199,7 +205,16 @@ def propose(
         for knob, value in chosen.items()
         if not math.isclose(value, knob.of(detection))
     ]
-    return Proposal(wanted_a_week, before, after, changes, propose_limits(before), curves, settings)
+    return Proposal(
+        wanted_a_week,
+        before,
+        after,
+        changes,
+        propose_limits(before),
+        curves,
+        {knob.path: knob.of(detection) for knob in knobs},
+        settings,
+    )
 
 
 def _choice(knob: Knob, curve: list[tuple[float, float]], current: float, wanted: float) -> float:

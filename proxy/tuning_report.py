@@ -58,8 +58,9 @@ def page(trials: Sequence[Trial], proposal: Proposal | None, difference: str) ->
             f"with one threshold changed at a time; the dashed line is the wanted rate of "
             f"{proposal.wanted_a_week:g}. The filled point is the value in force.</p>"
             "<div class='charts'>",
-            *(_curve(path, proposal) for path in proposal.curves),
-            "</div><h2>The proposal</h2>",
+            *(_curve(p, proposal) for p in proposal.curves if p not in proposal.untouched()),
+            f"</div><p>This history says nothing about: "
+            f"{escape(', '.join(proposal.untouched())) or 'none'}.</p><h2>The proposal</h2>",
             f"<pre>{_coloured(difference)}</pre>",
         ]
     return "".join([*parts, "</body></html>\n"])
@@ -101,7 +102,7 @@ def _days(trial: Trial) -> str:
     bars = []
     for place, day in enumerate(days):
         spent, stopped = trial.spent_by_day[day], trial.stopped_by_day[day]
-        x, height = 30 + place * step, 90 * spent / top
+        x, height = 30 + place * step, 86 * spent / top
         bars.append(
             f"<rect x='{x:.1f}' y='{100 - height:.1f}' width='{max(1.0, step - 1):.1f}' "
             f"height='{height:.1f}' fill='var(--mark)' opacity='.55'>"
@@ -109,7 +110,7 @@ def _days(trial: Trial) -> str:
             "</rect>"
         )
         if stopped:
-            high = max(1.0, 90 * stopped / top)
+            high = max(1.0, 86 * stopped / top)
             bars.append(
                 f"<rect x='{x:.1f}' y='{100 - high:.1f}' width='{max(1.0, step - 1):.1f}' "
                 f"height='{high:.1f}' fill='var(--bad)'/>"
@@ -118,7 +119,7 @@ def _days(trial: Trial) -> str:
         f"<figure><figcaption>{escape(trial.name)}: {_dollars(trial.stopped_nano_usd)} stopped"
         "</figcaption><svg viewBox='0 0 280 118' role='img' "
         f"aria-label='Spend by day, {escape(trial.name, quote=True)}'>{''.join(bars)}"
-        f"<text x='28' y='14' text-anchor='end'>{_dollars(top)}</text>"
+        f"<text x='2' y='9'>{_dollars(top)}</text>"
         f"<text x='30' y='114'>{_day(days[0] * 86400.0) if days else ''}</text>"
         f"<text x='270' y='114' text-anchor='end'>{_day(days[-1] * 86400.0) if days else ''}</text>"
         "</svg></figure>"
@@ -140,7 +141,7 @@ def _hurt(trial: Trial) -> str:
 
 def _curve(path: str, proposal: Proposal) -> str:
     points = proposal.curves[path]
-    current = next((c.old for c in proposal.changes if c.path == path), None)
+    current = proposal.current[path]
     proposed = next((c.new for c in proposal.changes if c.path == path), None)
     top = max([rate for _, rate in points] + [proposal.wanted_a_week * 1.2, 1e-9])
     step = 230 / max(1, len(points) - 1)
@@ -150,11 +151,10 @@ def _curve(path: str, proposal: Proposal) -> str:
     marks = []
     for (x, y), (value, rate) in zip(places, points, strict=True):
         chosen = value == proposed
-        held = value == current if current is not None else rate == proposal.before.loud_a_week
         colour = "var(--good)" if chosen else "var(--mark)"
         marks.append(
             f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{5 if chosen else 3.5}' "
-            f"fill='{colour if held or chosen else 'var(--paper)'}' stroke='{colour}'>"
+            f"fill='{colour if chosen or value == current else 'var(--paper)'}' stroke='{colour}'>"
             f"<title>{value:g}: {rate:.3f}</title></circle>"
             f"<text x='{x:.1f}' y='108' text-anchor='middle'>{value:g}</text>"
         )

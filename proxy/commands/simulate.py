@@ -87,10 +87,14 @@ def simulate(
                 f"all {len(calls):,} calls are within the stage of {plan.stage_hours:g} hours; "
                 "there is nothing before it to learn from"
             )
-        found = [
-            _play(incident, past, stage, begin, plan.seed, settings, console)
-            for incident in plan.incidents
-        ]
+        found = []
+        for incident in plan.incidents:
+            try:
+                found.append(_play(incident, past, stage, begin, plan.seed, settings, console))
+            except ScenarioError as error:
+                console.print(f"not played: {error}", highlight=False, markup=False)
+        if not found:
+            raise ScenarioError("none of the incidents could be played")
     except (SourceError, ScenarioError) as error:
         console.print(f"[red]simulate:[/] {error}", highlight=False)
         raise typer.Exit(1) from None

@@ -21,7 +21,7 @@ from proxy import config
 from proxy.config import ConfigError, Settings
 from proxy.history.own import calls_of_file, own_calls
 from proxy.history.source import SourceError
-from proxy.tuning import KNOBS, Proposal, Trial, propose, run
+from proxy.tuning import Proposal, Trial, propose, run
 from proxy.tuning_report import page
 
 
@@ -122,8 +122,7 @@ def _tell(console: Console, proposal: Proposal, difference: str) -> None:
             "an incident in it? `tokenweir backtest --out FILE` tells when and where it rings.",
             highlight=False,
         )
-    untouched = [k.path for k in KNOBS if len({rate for _, rate in proposal.curves[k.path]}) == 1]
-    if untouched:
+    if untouched := proposal.untouched():
         console.print(f"This history says nothing about: {', '.join(untouched)}", highlight=False)
     if difference:
         Console().print(Syntax(difference, "diff", background_color="default"))
