@@ -190,6 +190,32 @@ def busy(recorder: Recorder, tmp_path_factory) -> Iterator[Proxy]:
             yield proxy
 
 
+@pytest.fixture(scope="module")
+def troubled(recorder: Recorder, tmp_path_factory) -> Iterator[Proxy]:
+    """A proxy with a past, a looping agent, a budget, and a limit in shadow mode."""
+    settings = {
+        "budgets": [
+            {"name": "company", "amount_usd": 400, "per": "month"},
+            {"name": "agents", "amount_usd": 0.0002, "per": "day", "by": ["agent"], "hard": False},
+        ],
+        "limits": [
+            {"name": "agent-pace", "requests": 20, "per": "minute", "by": ["agent"],
+             "mode": "shadow"},
+        ],
+    }  # fmt: skip
+    with Upstream(recorder) as upstream:
+        settings["upstreams"] = {"openai": {"base_url": upstream.url}}
+        with running_proxy(tmp_path_factory.mktemp("troubled"), settings) as proxy:
+            fill(proxy)
+            for number in range(30):
+                call(proxy, "invoice-parser", [{"role": "user", "content": f"invoice {number}"}])
+            assert 429 in loop(proxy, "support-triage")
+            silence = {"matchers": ['agent="nightly-report"'], "seconds": 3600}
+            proxy.api("/api/v1/silences", "POST", {**silence, "comment": "month-end run"})
+            time.sleep(25)  # until the running minute is drawn
+            yield proxy
+
+
 def call(proxy: Proxy, agent: str, messages: list[dict], key: str = "sk-test-0123456789") -> int:
     """One chat call of an agent; its status."""
     request = urllib.request.Request(

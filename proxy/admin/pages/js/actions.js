@@ -12,9 +12,12 @@ export function ActionsTable({ actions, session, onDone }) {
   const [asked, setAsked] = useState(null);
   const now = Date.now() / 1000;
   const columns = [
-    { id: "kind", title: "What", cell: (a) => html`<${Badge} word=${WORDS[a.kind] || a.kind} text=${a.mode === "enforce" ? WORDS[a.kind] || a.kind : `would be ${WORDS[a.kind] || a.kind}`} />` },
+    {
+      id: "kind",
+      title: "What",
+      cell: (a) => html`<${Badge} word=${WORDS[a.kind] || a.kind} text=${a.mode === "enforce" ? WORDS[a.kind] || a.kind : `would be ${WORDS[a.kind] || a.kind}`} /><div class="muted small">${why(a)}</div>`,
+    },
     { id: "scope", title: "Whom", cell: (a) => html`<a class="clip" href=${link(a.series)} title=${scope(a.series)}>${scope(a.series)}</a>` },
-    { id: "why", title: "Why", cell: (a) => html`<span class="clip" title=${a.reason}>${a.origin === "manual" ? `by ${a.actor || "a person"}` : signal(a.signal)}${a.reason ? `: ${a.reason}` : ""}</span>` },
     { id: "until", title: "Ends", num: true, cell: (a) => (a.until ? html`<span title=${fullTime(a.until)}>in ${duration(Math.max(0, a.until - now))}</span>` : "when released") },
     ...(mayAct(session)
       ? [{ id: "do", title: html`<span class="sr">Release</span>`, num: true, cell: (a) => html`<button class="button" type="button" onClick=${() => setAsked(a)} aria-label=${`Release ${scope(a.series)}`}>Release</button>` }]
@@ -41,6 +44,11 @@ export function ActionsTable({ actions, session, onDone }) {
       onClose=${() => setAsked(null)}
     />`}
   `;
+}
+
+function why(action) {
+  if (action.origin === "manual") return `by ${action.actor || "a person"}${action.reason ? `: ${action.reason}` : ""}`;
+  return action.reason || signal(action.signal);
 }
 
 function link(series) {

@@ -141,7 +141,7 @@ const PARTS = { volume: "more calls", mix: "another mix of models", tokens: "mor
 
 function Drivers({ explanation }) {
   if (!explanation || !explanation.contributors) {
-    return html`<${Card} title="Who drives it" id="i-who"><${State} kind="loading" title="Not explained yet.">The contributors are worked out as calls come in.<//><//>`;
+    return html`<${Card} title="Who drives it" id="i-who"><${State} kind="learning" title="Not explained yet.">The contributors are worked out as calls come in.<//><//>`;
   }
   const amount = explanation.metric === "cost" ? money : count;
   const rows = Object.values(explanation.contributors).flat().filter((c) => c.share !== null && c.share > 0.02);

@@ -9,7 +9,7 @@ export function Policy() {
   return html`
     <div class="page-head">
       <h1 tabindex="-1">Policy</h1>
-      ${policy.data && html`<span class="muted">${policy.data.path ? `${policy.data.path}, loaded ${ago(policy.data.loaded_at)}` : "no file: defaults are in force"}</span>`}
+      ${policy.data && html`<span class="muted" title=${policy.data.path || ""}>${policy.data.path ? `${policy.data.path.split("/").pop()}, loaded ${ago(policy.data.loaded_at)}` : "no file: defaults are in force"}</span>`}
     </div>
     <${Loaded} from=${policy} what="the policy file">${(data) => html`<${Editor} policy=${data} />`}<//>
   `;
