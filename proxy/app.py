@@ -52,6 +52,7 @@ from proxy.peers import Peers, socket_folder
 from proxy.pricing import Pricer
 from proxy.states import state_checks, state_readings
 from proxy.store.store import Store
+from proxy.store.tasks import cancel
 from proxy.version import VERSION
 
 _log = structlog.get_logger("tokenweir")
@@ -332,9 +333,7 @@ class App:
         self._listening.close()
         await self.data_server.drain(self.settings.server.drain_timeout_seconds)
         self.pools.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(self._tasks)
         await self._keep()
         await self.alerts.stop()
         await self.enforcement.stop()

@@ -112,6 +112,8 @@ class Meter:
         error_type = call.outcome or (error.type or error.code if error is not None else None)
         if not error_type and call.status >= 400 and call.usage is not None:
             error_type = f"http_{call.status}"
+        if not error_type and usage.complete is False and not any(usage.finish_reasons):
+            error_type = "incomplete"
         return Observation(
             ts=now,
             id=ctx.id,

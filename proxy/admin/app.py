@@ -7,7 +7,6 @@ Must never: serve proxied traffic, or mount a route past the guard.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import ssl
 from collections.abc import Awaitable, Callable
@@ -31,6 +30,7 @@ from proxy.admin.files import Pages
 from proxy.admin.guard import Guard, json_response
 from proxy.admin.session_routes import SessionRoutes
 from proxy.metrics import CONTENT_TYPE
+from proxy.store.tasks import cancel
 
 _LARGEST_BODY_BYTES = 1 << 20
 
@@ -133,10 +133,7 @@ class AdminServer:
     async def stop(self) -> None:
         """End live views, then finish what is being answered."""
         self._deps.hub.close()
-        for task in self._tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await cancel(self._tasks)
         await self._runner.cleanup()
 
     @property

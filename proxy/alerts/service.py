@@ -33,6 +33,7 @@ from proxy.alerts.stages import Muted, Told
 from proxy.incidents_model import Incident, IncidentEvent, short_hash
 from proxy.incidents_store import Documents, IncidentStore
 from proxy.store.errors import StoreError
+from proxy.store.tasks import cancel
 
 log = structlog.get_logger(__name__)
 
@@ -126,11 +127,7 @@ class AlertService:
 
     async def stop(self) -> None:
         """Stop the loops; what is in the outbox stays there."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await cancel(self._tasks)
         self._tasks = []
         await self._net.close()
 
