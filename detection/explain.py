@@ -24,6 +24,7 @@ METRICS = ("cost", "requests", "errors", "tokens")
 #: Candidates whose fit is this close are equally good; the narrowest wins.
 _FIT_TOLERANCE = 0.01
 _LISTED = 5
+_PROJECT = DIMENSIONS.index("project")
 _BASELINE_SECONDS = 3_600.0
 
 
@@ -207,9 +208,15 @@ def _compare(
         cost_so_far_nano_usd=round(new.cost) if priced else 0,
         excess_nano_usd=max(0, split.change) if priced else 0,
         cost_per_hour_nano_usd=round(new.cost / seconds * 3_600) if priced else 0,
-        projects=tuple(sorted({who[4] for who in after if who[4] is not None})),
+        projects=_projects(after),
         detail={"baseline_seconds": covered},
     )
+
+
+def _projects(leaves: Leaves) -> tuple[str, ...]:
+    """The projects of the calls; none where some calls belong to no project."""
+    named = {who[_PROJECT] for who in leaves}
+    return tuple(sorted(name for name in named if name)) if None not in named else ()
 
 
 def _total(many: Any) -> Sums:

@@ -10,22 +10,28 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from detection.contrib import Recorder
-from detection.explain import Explanation, explain
-from detection.story import next_step, tell
-from detection.types import Action, Series, Signal, Verdict
+from detection.types import Action, Verdict
 from proxy import incidents_life as life
 from proxy.alerts.settings import IncidentSettings
-from proxy.incidents_model import EventKind, Incident, IncidentEvent, State, fingerprint_of
+from proxy.incidents_cause import Causes, Spent, fleet_spend, with_cause
+from proxy.incidents_model import (
+    EventKind,
+    Incident,
+    IncidentEvent,
+    State,
+    fingerprint_of,
+    incident_of,
+)
 from proxy.incidents_store import Documents, IncidentStore
-from proxy.store.counters import Counters
 from proxy.store.errors import ConflictError, StoreError
-from proxy.store.series import FIVE_MINUTES, TEN_SECONDS
+
+__all__ = ["BookRules", "IncidentBook", "fleet_spend"]
 
 log = structlog.get_logger(__name__)
 
@@ -34,16 +40,8 @@ _TRIES = 8
 _RETRY_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 10.0
 
-_METRICS: Mapping[Signal, str] = {
-    Signal.VOLUME_SURGE: "requests",
-    Signal.AGENT_LOOP: "requests",
-    Signal.ERROR_RATE: "errors",
-    Signal.RETRY_STORM: "errors",
-}
-
 Listener = Callable[[IncidentEvent], None]
 Dismissed = Callable[[Incident], None]
-Spent = Callable[[Series, float, float], Awaitable[int | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +92,7 @@ class IncidentBook:
     ) -> None:
         self.store = IncidentStore(documents)
         self._clock = clock
-        self._recorder = recorder
-        self._spent = spent
+        self._causes = Causes(recorder, spent)
         self.rules = rules or BookRules()
         self._queue: deque[Verdict | Action] = deque()
         self._wake = asyncio.Event()
@@ -239,21 +236,24 @@ class IncidentBook:
     async def _take_verdict(self, verdict: Verdict) -> None:
         now = self._clock()
         fingerprint = fingerprint_of(verdict.signal, verdict.series)
-        explanation = await self._explain(verdict.signal, verdict.series, verdict.since, now)
+        cause = await self._causes.find(verdict.signal, verdict.series, verdict.since, now)
 
         def step(live: Incident | None) -> life.Step | None:
             made = life.on_verdict(live, verdict, now, self.rules.life)
             if made is None or made[1] is None or not made[0].active:
                 return made
-            return self._told(made[0], explanation, now), made[1]
+            return with_cause(made[0], cause, now), made[1]
 
         await self._change(fingerprint, step)
 
     async def _take_action(self, action: Action) -> None:
         now = self._clock()
+        answered = incident_of(action)
         for incident in list(self._known.values()):
-            if action.incident in (incident.id, incident.fingerprint) or (
-                incident.series == action.series and action.signal in incident.signals
+            if (
+                incident.fingerprint == answered
+                or incident.id == action.incident
+                or (incident.series == action.series and action.signal in incident.signals)
             ):
                 await self._change(
                     incident.fingerprint,
@@ -317,66 +317,17 @@ class IncidentBook:
         return bool(incident.live) and now - float(until) >= self.rules.explain_every
 
     async def _explain_again(self, incident: Incident, now: float) -> None:
-        found = await self._explain(incident.signal, incident.series, incident.since, now)
-        if found is None:
+        cause = await self._causes.find(incident.signal, incident.series, incident.since, now)
+        if cause is None:
             return
 
         def step(live: Incident | None) -> life.Step | None:
             if live is None or live.id != incident.id or not self._explanation_is_old(live, now):
                 return None
             newer = replace(live, revision=live.revision + 1)
-            return self._told(newer, found, now), EventKind.UPDATED
+            return with_cause(newer, cause, now), EventKind.UPDATED
 
         await self._change(incident.fingerprint, step)
-
-    async def _explain(
-        self, signal: Signal, series: Series, since: float | None, now: float
-    ) -> tuple[Explanation, int | None] | None:
-        if self._recorder is None:
-            return None
-        snapshot = self._recorder.snapshot()
-        metric = _METRICS.get(signal, "cost")
-
-        def work() -> Explanation | None:
-            cells = list(snapshot.cells(series))
-            return explain(cells, now=now, since=since, metric=metric, series=series)
-
-        found = await asyncio.to_thread(work)
-        if found is None:
-            return None
-        fleet = await self._spent(series, found.since, now) if self._spent else None
-        return found, fleet
-
-    def _told(
-        self, incident: Incident, found: tuple[Explanation, int | None] | None, now: float
-    ) -> Incident:
-        kind = str(incident.detail.get("fingerprint_kind", ""))
-        explanation, fleet = found if found is not None else (None, None)
-        story = tell(incident.signal, incident.series, explanation, kind=kind)
-        advice = next_step(incident.signal, explanation)
-        told = explanation.as_dict() if explanation is not None else incident.explanation
-        if told is None:
-            told = {
-                "since": incident.since,
-                "until": now,
-                "cost_so_far_nano_usd": 0,
-                "cost_per_hour_nano_usd": 0,
-            }
-        if fleet is not None:
-            told = {**told, "cost_so_far_nano_usd": fleet}
-        return life.explained(incident, told, story, advice, now)
-
-
-def fleet_spend(counters: Counters) -> Spent:
-    """Asks the store what a series cost the whole fleet between two times."""
-
-    async def spent(series: Series, since: float, until: float) -> int | None:
-        fine = until - since <= TEN_SECONDS.keep_seconds
-        resolution = TEN_SECONDS if fine else FIVE_MINUTES
-        found = await counters.history(series, resolution, since, until)
-        return sum(counts.cost_nano_usd for _, counts in found) if found else None
-
-    return spent
 
 
 def _heard(known: Incident | None, incident: Incident) -> EventKind:

@@ -204,20 +204,35 @@ def sweep(current: Incident, now: float, rules: LifeRules) -> Step | None:
     return None
 
 
-def explained(
-    current: Incident, told: Mapping[str, Any], story: str, next_step: str, now: float
-) -> Incident:
+def told(current: Incident, story: str, next_step: str, now: float) -> Incident:
+    """The incident with its story."""
+    return replace(current, story=story, next_step=next_step, updated_at=now)
+
+
+#: Scopes that lie within the projects that their calls name.
+_NARROW = frozenset(
+    {
+        Dimension.KEY,
+        Dimension.AGENT,
+        Dimension.USER,
+        Dimension.SESSION,
+        Dimension.CLIENT,
+        Dimension.KEY_MODEL,
+        Dimension.AGENT_MODEL,
+    }
+)
+
+
+def explained(current: Incident, found: Mapping[str, Any]) -> Incident:
     """The incident with its root cause, as known now."""
+    projects = tuple(found["projects"]) if current.series.dimension in _NARROW else ()
     return replace(
         current,
-        explanation=dict(told),
-        story=story,
-        next_step=next_step,
-        since=min(current.opened_at, told["since"]),
-        projects=current.projects or tuple(told.get("projects", ())),
-        cost_nano_usd=max(current.cost_nano_usd, int(told["cost_so_far_nano_usd"])),
-        cost_per_hour_nano_usd=int(told["cost_per_hour_nano_usd"]),
-        updated_at=now,
+        explanation=dict(found),
+        since=min(current.opened_at, found["since"]),
+        projects=current.projects or projects,
+        cost_nano_usd=max(current.cost_nano_usd, int(found["cost_so_far_nano_usd"])),
+        cost_per_hour_nano_usd=int(found["cost_per_hour_nano_usd"]),
     )
 
 

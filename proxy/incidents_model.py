@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from detection.types import Dimension, Series, Signal, Tier, Verdict, unpair
+from detection.types import Action, Dimension, Series, Signal, Tier, Verdict, unpair
 
 SCHEMA = 1
 MAX_TIMELINE = 200
@@ -75,6 +75,18 @@ def fingerprint_of(signal: Signal, series: Series) -> str:
     'volume:key:key_1'
     """
     return f"{SIGNAL_FAMILIES[signal]}:{series.dimension}:{series.value}"
+
+
+def incident_of(action: Action) -> str | None:
+    """The fingerprint of the incident that policy's action answers; ``None`` by hand.
+
+    Policy names the verdict, ``signal:dimension:value``.
+    """
+    signal, _, rest = action.incident.partition(":")
+    dimension, found, value = rest.partition(":")
+    if not found or signal not in list(Signal):
+        return None
+    return fingerprint_of(Signal(signal), Series(dimension, value))
 
 
 def short_hash(*parts: str) -> str:
@@ -226,5 +238,5 @@ def facts_of(verdict: Verdict) -> dict[str, Any]:
         "ratio": verdict.ratio,
         "window_seconds": verdict.window_seconds,
         "detail": dict(verdict.detail),
-        "learning": bool(verdict.detail.get("learning", False)),
+        "learning": verdict.learning,
     }

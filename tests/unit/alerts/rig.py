@@ -13,11 +13,11 @@ from aiohttp import web
 
 from detection.contrib import Recorder
 from detection.explain import explain
-from detection.story import next_step, tell
 from detection.types import Family, Observation, Series, Signal, Tier, Verdict
 from proxy import incidents_life as life
 from proxy.alerts.message import Attachment, Message, card_of
 from proxy.alerts.net import Net
+from proxy.incidents_cause import Cause, with_cause
 from proxy.incidents_model import Incident, State
 
 NOW = 1_800_000_000.0
@@ -73,9 +73,7 @@ def incident(
             )  # fmt: skip
     told = explain(list(recorder.snapshot().cells(series)), now=now, series=series)
     assert told is not None
-    made = life.explained(
-        made, told.as_dict(), tell(signal, series, told), next_step(signal, told), now
-    )
+    made = with_cause(made, Cause(told, None), now)
     return replace(made, **changes) if changes else made
 
 

@@ -7,15 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from detection.contrib import Recorder
-from detection.types import Action, ActionKind, Observation, Series, Signal, Tier
+from detection.types import Action, ActionKind, Observation, Series, Tier
 from proxy.incidents import BookRules, IncidentBook
 from proxy.incidents_life import LifeRules
 from proxy.incidents_model import EventKind, IncidentEvent, State
 from proxy.store.documents import Documents
 from proxy.store.store import Store
 from tests.unit.alerts.rig import NOW, verdict
-
-AGENT = Series("agent", "support-triage")
 
 
 class Clock:
@@ -74,12 +72,19 @@ async def test_the_root_cause_is_told_and_grows(store: Store) -> None:
         for _ in range(20 if second >= -100 else 1):
             recorder.observe(
                 Observation(
-                    ts=NOW + second, id="", key="key_1", agent="support-triage", model="gpt",
-                    project="helpdesk", status=200, input_tokens=1_000, cost_nano_usd=1_000_000,
+                    ts=NOW + second,
+                    id="",
+                    key="key_1",
+                    agent="support-triage",
+                    model="gpt",
+                    project="helpdesk",
+                    status=200,
+                    input_tokens=1_000,
+                    cost_nano_usd=1_000_000,
                 )
-            )  # fmt: skip
+            )
     async with running(store, clock, recorder) as (book, events):
-        book.on_verdict(verdict(detail={"fingerprint_kind": "tool"}))
+        book.on_verdict(verdict(detail={"strong": True}))
         await until(lambda: events)
         first = events[0].incident
         assert first.story.startswith("agent support-triage repeats the same tool call; calls 2")
@@ -119,7 +124,14 @@ async def test_quiet_resolves_unless_an_action_holds(store: Store) -> None:
     async with running(store, clock, quiet=60) as (book, events):
         book.on_verdict(verdict())
         book.on_action(
-            Action("a1", ActionKind.BLOCK, AGENT, NOW, NOW + 300, signal=Signal.AGENT_LOOP)
+            Action(
+                "a1",
+                ActionKind.BLOCK,
+                Series("key", "key_1"),
+                NOW,
+                NOW + 300,
+                incident=verdict().fingerprint,
+            )
         )
         book.on_verdict(verdict(tier=Tier.NONE))
         await until(lambda: events and not events[-1].incident.live)

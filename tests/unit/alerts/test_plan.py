@@ -218,7 +218,7 @@ def test_configured_inhibition() -> None:
                 "target_matchers": ['tier="warning"'],
                 "equal": ["project"],
             }
-        ]
+        ],
     )
     loud, soft = incident(), incident(Series("key", "key_9"), tier=Tier.WARNING)
     assert [m.cards[0].incident for m in here.at(NOW, loud, soft)] == [loud.id]

@@ -209,7 +209,7 @@ async def test_silenced_and_learning_stay_recorded_and_unsent(store: Store) -> N
                 now_verdict(
                     signal=Signal.SPEND_SPIKE,
                     series=Series("key", "key_1"),
-                    detail={"learning": True},
+                    learning=True,
                 )
             )
             book.on_verdict(now_verdict(series=Series("agent", "other")))
