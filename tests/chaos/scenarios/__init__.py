@@ -1,0 +1,1 @@
+"""The faults, one module per group; importing this registers all of them."""
