@@ -37,7 +37,7 @@ class MessageReader(Protocol):
 class EventStreamFramer:
     """Feeds a reader with messages. ``broken`` once the framing is lost."""
 
-    __slots__ = ("_buffer", "_reader", "_skip", "broken", "events")
+    __slots__ = ("_buffer", "_reader", "_skip", "broken", "events", "faults")
 
     def __init__(self, reader: MessageReader) -> None:
         self._reader = reader
@@ -45,6 +45,8 @@ class EventStreamFramer:
         self._skip = 0
         self.broken = False
         self.events = 0
+        #: Messages that a reader stumbled over; the others are still read.
+        self.faults = 0
 
     def feed(self, data: bytes) -> None:
         """Take the next piece of the stream."""
@@ -107,7 +109,10 @@ class EventStreamFramer:
                 doc = inner
         if kind == "error" and doc is None:
             doc = {"message": headers.get(":error-message", "")}
-        self._reader.event(name.encode(), doc if doc is not None else {})
+        try:
+            self._reader.event(name.encode(), doc if doc is not None else {})
+        except Exception:
+            self.faults += 1
 
 
 def is_event_stream(data: bytes) -> bool:

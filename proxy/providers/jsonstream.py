@@ -42,6 +42,7 @@ class JSONStreamFramer:
         "_reader",
         "_seen",
         "events",
+        "faults",
     )
 
     def __init__(self, reader: DocumentReader) -> None:
@@ -54,6 +55,8 @@ class JSONStreamFramer:
         self._in_string = False
         self._escaped = False
         self.events = 0
+        #: Documents that a reader stumbled over; the others are still read.
+        self.faults = 0
 
     def feed(self, data: bytes) -> None:
         """Take the next piece of the stream."""
@@ -130,5 +133,9 @@ class JSONStreamFramer:
             doc = loads(bytes(self._document))
             self._document = bytearray()
         self.events += 1
-        if doc is not None:
+        if doc is None:
+            return
+        try:
             self._reader.event(b"", doc)
+        except Exception:
+            self.faults += 1

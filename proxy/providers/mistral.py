@@ -45,7 +45,7 @@ class MistralReader(CompatibleReader):
         elif kind == "conversation.response.error":
             self.fail({"error": doc})
         elif kind == "function.call.delta":
-            self._calls.setdefault(doc.get("tool_call_id"), str(doc.get("name")))
+            self._calls.setdefault(text(doc.get("tool_call_id")), str(doc.get("name"))[:128])
             self.tools = list(self._calls.values())
         elif kind == "tool.execution.started":
             self.add_server_tool(doc.get("name"))

@@ -101,7 +101,8 @@ class CompatibleReader(Reader):
         for choice in items(doc, "choices"):
             if not isinstance(choice, dict):
                 continue
-            index = choice.get("index", 0)
+            index = choice.get("index")
+            index = index if type(index) is int else 0
             reason = choice.get("finish_reason")
             if reason is not None or index not in self.finish:
                 self.add_finish(index, reason)
@@ -141,8 +142,9 @@ class CompatibleReader(Reader):
             # A name may be repeated in later deltas of a call, and an index used for the next.
             name = function.get("name") or part(call, "custom").get("name")
             if isinstance(name, str) and name:
-                key = (index, call.get("index"))
-                ident = call.get("id") or ""
+                number = call.get("index")
+                key = (index, number if type(number) is int else 0)
+                ident = text(call.get("id"), 128) or ""
                 known = self._calls.get(key)
                 if known is None or (ident and known != ident):
                     self.add_tool(name)

@@ -213,11 +213,11 @@ class BodyParser:
         "_block",
         "_closed",
         "_decoder",
+        "_faults",
         "_framer",
         "_json",
         "_reader",
         "_type",
-        "faults",
     )
 
     def __init__(self, reader: Reader, status: int, headers: Headers) -> None:
@@ -229,12 +229,11 @@ class BodyParser:
         self._framer: SSEFramer | JSONStreamFramer | EventStreamFramer | None = None
         self._json: Skimmer | None = None
         self._closed: Usage | None = None
-        #: What went wrong inside; the traffic never sees it.
-        self.faults = 0
+        self._faults = 0
         try:
             reader.head(status, headers)
         except Exception:
-            self.faults += 1
+            self._faults += 1
 
     def feed(self, data: bytes) -> None:
         """See :class:`proxy.providers.base.UsageParser`."""
@@ -252,14 +251,19 @@ class BodyParser:
                 self._flush()
                 self._end()
         except Exception:
-            self.faults += 1
+            self._faults += 1
         try:
             usage = self._reader.usage(complete=complete, streamed=self._framer is not None)
         except Exception:
-            self.faults += 1
+            self._faults += 1
             usage = Usage(model_served=self._reader.model, error=self._reader.error)
         self._closed = usage
         return usage
+
+    @property
+    def faults(self) -> int:
+        """What went wrong inside; the traffic never sees it."""
+        return self._faults + (self._framer.faults if self._framer is not None else 0)
 
     @property
     def output_bytes(self) -> int:
@@ -291,8 +295,11 @@ class BodyParser:
             else:
                 for piece in self._decoder.feed(data):
                     self._inspect(piece)
+                if not self._decoder.readable:
+                    # All that is left to know of the answer is how long it is.
+                    self._reader.text_bytes += len(data)
         except Exception:
-            self.faults += 1
+            self._faults += 1
 
     def _inspect(self, data: bytes) -> None:
         if self._framer is not None:

@@ -57,7 +57,7 @@ class ResponsesReader(Reader):
 
     def __init__(self) -> None:
         super().__init__()
-        self._items: list[Any] = []
+        self._items: list[tuple[str, str | None]] = []
         self._searches = 0
 
     def counts(self, native: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class ResponsesReader(Reader):
     def event(self, name: bytes, doc: Any) -> bytes | None:
         if not isinstance(doc, dict):
             return None
-        kind = doc.get("type")
+        kind = text(doc.get("type"), 64)
         response = doc.get("response")
         if isinstance(response, dict):
             if kind in _TERMINAL:
@@ -85,7 +85,7 @@ class ResponsesReader(Reader):
             self._response(response)
         elif kind == "response.output_item.done":
             if len(self._items) < 256 and isinstance(item := doc.get("item"), dict):
-                self._items.append({"type": item.get("type"), "name": item.get("name")})
+                self._items.append(_item(item))
         elif kind == "error" or name == b"error":
             self.fail(doc if "error" in doc else {"error": doc})
         elif isinstance(delta := doc.get("delta"), str):
@@ -112,26 +112,26 @@ class ResponsesReader(Reader):
             self.finish = {0: None}
         output = items(doc, "output")
         if output:
-            self._items = [
-                {"type": i.get("type"), "name": i.get("name")}
-                for i in output[:256]
-                if isinstance(i, dict)
-            ]
+            self._items = [_item(i) for i in output[:256] if isinstance(i, dict)]
             for item in output:
                 for piece in items(item, "content"):
                     words = part({"p": piece}, "p").get("text")
                     self.text_bytes += len(words) if isinstance(words, str) else 0
 
     def usage(self, *, complete: bool, streamed: bool) -> Any:
-        for item in self._items:
-            kind = item.get("type")
+        for kind, name in self._items:
             if kind in _CLIENT_CALLS:
-                self.add_tool(item.get("name"))
-            elif isinstance(kind, str) and kind.endswith("_call"):
+                self.add_tool(name)
+            elif kind.endswith("_call"):
                 self.add_server_tool(kind)
                 self._searches += kind == "web_search_call"
         self._items = []
         return super().usage(complete=complete, streamed=streamed)
+
+
+def _item(item: dict[str, Any]) -> tuple[str, str | None]:
+    """An output item's type, and its name where it has one."""
+    return text(item.get("type"), 64) or "", text(item.get("name"), 128)
 
 
 def _reader(endpoint: Endpoint, facts: RequestFacts) -> Reader:

@@ -40,7 +40,16 @@ class EventReader(Protocol):
 class SSEFramer:
     """Feeds a reader with events."""
 
-    __slots__ = ("_big", "_big_name", "_pending", "_reader", "_return_held", "_templates", "events")
+    __slots__ = (
+        "_big",
+        "_big_name",
+        "_pending",
+        "_reader",
+        "_return_held",
+        "_templates",
+        "events",
+        "faults",
+    )
 
     def __init__(self, reader: EventReader) -> None:
         self._reader = reader
@@ -50,6 +59,8 @@ class SSEFramer:
         self._return_held = False
         self._templates: list[tuple[bytes, int, bytes, int, int]] = []
         self.events = 0
+        #: Events that a reader stumbled over; the others are still read.
+        self.faults = 0
 
     def feed(self, data: bytes) -> None:
         """Take the next piece of the stream."""
@@ -168,13 +179,20 @@ class SSEFramer:
                 if line.strip() == b"[DONE]":
                     self._reader.done()
                 elif (doc := loads(line)) is not None:
-                    self._reader.event(name, doc)
+                    self._tell(name, doc)
             return
         if doc is None:
             return
-        member = self._reader.event(name, doc)
+        member = self._tell(name, doc)
         if member is not None:
             self._learn(piece, member)
+
+    def _tell(self, name: bytes, doc: Any) -> bytes | None:
+        try:
+            return self._reader.event(name, doc)
+        except Exception:
+            self.faults += 1
+            return None
 
     def _learn(self, piece: bytes, member: bytes) -> None:
         """Make a template of an event that taught its reader nothing but text."""
@@ -227,7 +245,7 @@ class SSEFramer:
         doc = big.close()
         self._reader.text_bytes += big.elided if self._reader.text_bytes == 0 else 0
         if doc is not None:
-            self._reader.event(self._big_name, doc)
+            self._tell(self._big_name, doc)
         return data[end + 2 :]
 
 
