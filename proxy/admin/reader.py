@@ -32,8 +32,10 @@ WINDOWS = {
     "30d": 30 * 86_400,
     "90d": 90 * 86_400,
 }
-_MOST_CACHED = 256
+_SPARK_POINTS = 30
+_MOST_CACHED = 512
 _CHEAP_SECONDS = 0.03
+_USEFUL_SECONDS = 30.0
 _ZERO = Counts(*([0] * len(Counts._fields)))
 
 
@@ -91,6 +93,22 @@ class Reader:
             [float(b * step) for b in buckets], [known.get(b, _ZERO) for b in buckets], step
         )
 
+    async def spark(self, series: Series, seconds: float) -> list[Counts]:
+        """A series over the last ``seconds`` in the few points of a table's row."""
+        resolution = TEN_SECONDS if seconds <= 3600 else HOUR if seconds <= 7 * 86_400 else DAY
+        step = max(resolution.seconds, int(seconds) // _SPARK_POINTS)
+        now = self._clock()
+        start = now - seconds
+        rows = await self._once(
+            ("spark", series, step, int(now // step)),
+            lambda: self._counters.history(series, resolution, start, now),
+        )
+        found = [_ZERO] * (int(seconds // step) + 1)
+        for at, counts in rows:
+            place = min(len(found) - 1, max(0, int((at - start) // step)))
+            found[place] = found[place].plus(counts)
+        return found
+
     async def bands(
         self, series: Series, curve: Curve, columns: Sequence[str]
     ) -> dict[str, Band | None]:
@@ -127,12 +145,15 @@ class Reader:
     async def _once(self, question: tuple[Any, ...], ask: Callable[[], Awaitable[T]]) -> T:
         """Ask once for all who want to know at the same time, and shortly after.
 
-        An answer that took a while is kept for a few times as long, so that what
-        is cheap is always fresh and what is dear can't load the store.
+        An answer that took a while is kept for a few times as long, and shown for
+        half a minute more while a newer one is fetched, so that what is cheap is
+        always fresh and what is dear neither loads the store nor keeps a page waiting.
         """
         now = asyncio.get_running_loop().time()
         answer = self._cache.get(question)
-        if answer is None or answer.until <= now:
+        if answer is not None and answer.until <= now < answer.useful_until:
+            self._refresh(question, answer, ask, now)
+        elif answer is None or answer.until <= now:
             if len(self._cache) >= _MOST_CACHED:
                 self._forget(now)
             answer = self._cache[question] = _Answer(asyncio.ensure_future(ask()), now)
@@ -145,6 +166,26 @@ class Reader:
             ) from error
         return found
 
+    def _refresh(
+        self,
+        question: tuple[Any, ...],
+        old: _Answer,
+        ask: Callable[[], Awaitable[Any]],
+        now: float,
+    ) -> None:
+        """Ask anew behind an answer that is still of use."""
+        old.until = float("inf")
+        newer = _Answer(asyncio.ensure_future(ask()), now)
+
+        def done(future: asyncio.Future[Any]) -> None:
+            failed = future.cancelled() or future.exception() is not None
+            if failed:
+                old.until = old.useful_until = 0.0
+            else:
+                self._cache[question] = newer
+
+        newer.future.add_done_callback(done)
+
     def _forget(self, now: float) -> None:
         self._cache = {q: known for q, known in self._cache.items() if known.until > now}
         while len(self._cache) >= _MOST_CACHED:
@@ -156,7 +197,7 @@ class _Answer:
 
     def __init__(self, future: asyncio.Future[Any], asked_at: float) -> None:
         self.future = future
-        self.until = float("inf")
+        self.until = self.useful_until = float("inf")
         self._asked_at = asked_at
         future.add_done_callback(self._done)
 
@@ -166,6 +207,7 @@ class _Answer:
         took = now - self._asked_at
         cheap = failed or took < _CHEAP_SECONDS
         self.until = now if cheap else now + min(30.0, 5.0 * took)
+        self.useful_until = now if cheap else self.until + _USEFUL_SECONDS
 
 
 def resolution_for(seconds: float) -> tuple[Resolution, int]:

@@ -29,7 +29,6 @@ SORTABLE = (
 )  # fmt: skip
 _MOST_ROWS = 200
 _MOST_EXPORTED = 100_000
-_SPARK_POINTS = 32
 CURVE_COLUMNS = (
     "requests", "errors", "refused", "cost_nano_usd", "input_tokens", "output_tokens",
 )  # fmt: skip
@@ -62,14 +61,6 @@ def curve_json(curve: Curve) -> dict[str, Any]:
     """A curve as the pages' charts take it."""
     columns = {name: curve.column(name) for name in CURVE_COLUMNS}
     return {"times": curve.times, "step_seconds": curve.step, **columns}
-
-
-def _condensed(curve: Curve, points: int) -> list[int]:
-    """The cost per stretch of a curve, in ``points`` stretches."""
-    costs, requests = curve.column("cost_nano_usd"), curve.column("requests")
-    values = costs if any(costs) else requests
-    size = max(1, -(-len(values) // points))
-    return [sum(values[i : i + size]) for i in range(0, len(values), size)]
 
 
 class SeriesRoutes:
@@ -146,11 +137,12 @@ class SeriesRoutes:
         return known + unknown
 
     async def _add_sparks(self, by: str, seconds: int, rows: Sequence[dict[str, Any]]) -> None:
-        curves = await asyncio.gather(
-            *(self._reader.curve(Series(by, row["value"]), seconds) for row in rows)
+        sparks = await asyncio.gather(
+            *(self._reader.spark(Series(by, row["value"]), seconds) for row in rows)
         )
-        for row, curve in zip(rows, curves, strict=True):
-            row["spark"] = _condensed(curve, _SPARK_POINTS)
+        for row, points in zip(rows, sparks, strict=True):
+            costs = [counts.cost_nano_usd for counts in points]
+            row["spark"] = costs if any(costs) else [counts.requests for counts in points]
 
     async def detail(self, request: web.Request) -> web.Response:
         """``GET /api/v1/series/detail?by=&value=&window=``: one series, in full."""

@@ -14,10 +14,9 @@ export function ActionsTable({ actions, session, onDone }) {
   const columns = [
     {
       id: "kind",
-      title: "What",
-      cell: (a) => html`<${Badge} word=${WORDS[a.kind] || a.kind} text=${a.mode === "enforce" ? WORDS[a.kind] || a.kind : `would be ${WORDS[a.kind] || a.kind}`} /><div class="muted small">${why(a)}</div>`,
+      title: "Who, and why",
+      cell: (a) => html`<span class="row"><${Badge} word=${WORDS[a.kind] || a.kind} text=${a.mode === "enforce" ? WORDS[a.kind] || a.kind : `would be ${WORDS[a.kind] || a.kind}`} /><a href=${link(a.series)}>${scope(a.series)}</a></span><div class="muted small">${why(a)}</div>`,
     },
-    { id: "scope", title: "Whom", cell: (a) => html`<a class="clip" href=${link(a.series)} title=${scope(a.series)}>${scope(a.series)}</a>` },
     { id: "until", title: "Ends", num: true, cell: (a) => (a.until ? html`<span title=${fullTime(a.until)}>in ${duration(Math.max(0, a.until - now))}</span>` : "when released") },
     ...(mayAct(session)
       ? [{ id: "do", title: html`<span class="sr">Release</span>`, num: true, cell: (a) => html`<button class="button" type="button" onClick=${() => setAsked(a)} aria-label=${`Release ${scope(a.series)}`}>Release</button>` }]

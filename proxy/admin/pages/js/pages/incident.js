@@ -116,6 +116,11 @@ function Curve({ incident }) {
   <//>`;
 }
 
+function observed({ signal: word }, value) {
+  if (["spend_spike", "budget_burn", "cost_per_request"].includes(word)) return money(value);
+  return word === "error_rate" ? percent(value) : count(Math.round(value * 1000) / 1000);
+}
+
 function Facts({ incident }) {
   const x = incident.explanation;
   const end = incident.closed_at || Date.now() / 1000;
@@ -123,7 +128,7 @@ function Facts({ incident }) {
     <dl class="pairs">
       <dt>Began</dt><dd title=${fullTime(incident.since)}>${time(incident.since)}, noticed ${duration(Math.max(0, incident.opened_at - incident.since))} later</dd>
       <dt>Lasts</dt><dd>${duration(end - incident.since)}</dd>
-      <dt>Observed</dt><dd>${count(Math.round(incident.observed * 1000) / 1000)}${incident.baseline === null ? "" : ` against ${count(Math.round(incident.baseline * 1000) / 1000)}`} ${incident.ratio ? `(${ratio(incident.ratio)})` : ""}</dd>
+      <dt>Observed</dt><dd>${observed(incident, incident.observed)}${incident.baseline === null ? "" : ` against ${observed(incident, incident.baseline)}`} ${incident.ratio ? `(${ratio(incident.ratio)})` : ""}</dd>
       <dt>Cost so far</dt><dd>${money(incident.cost_nano_usd)}</dd>
       <dt>If it goes on</dt><dd>${money(incident.cost_per_hour_nano_usd)} an hour</dd>
       <dt>Signals</dt><dd>${incident.signals.map(signal).join(", ") || signal(incident.signal)}</dd>

@@ -7,6 +7,7 @@ import { ActionsTable } from "../actions.js";
 import { Forecast } from "../forecast.js";
 import { FirstSteps } from "./first_steps.js";
 
+const TIERS = ["none", "info", "warning", "critical", "emergency"];
 const WINDOWS = ["1h", "6h", "24h", "7d", "30d"];
 
 export function Now({ session }) {
@@ -41,25 +42,26 @@ export function Now({ session }) {
 function Standing({ incidents }) {
   if (incidents.error) return html`<p class="note" data-tone="warn" role="status">Incidents can't be read: ${incidents.error.message}</p>`;
   if (!incidents.data) return null;
-  const open = incidents.data.incidents;
+  const open = [...incidents.data.incidents].sort((a, b) => TIERS.indexOf(b.worst) - TIERS.indexOf(a.worst) || b.opened_at - a.opened_at);
   if (!open.length) return html`<p class="note" data-tone="ok" role="status"><strong>Nothing is wrong.</strong> No incident is open.</p>`;
   return html`<div class="note" data-tone="crit" role="status">
     <strong>${open.length} open ${open.length === 1 ? "incident" : "incidents"}.</strong>
     <ul class="stack">
       ${open.slice(0, 4).map(
         (i) => html`<li class="row" key=${i.id}>
-          <${Badge} word=${i.tier} />
+          <${Badge} word=${i.worst} />
           <a href=${`#/incidents/${encodeURIComponent(i.id)}`}>${signal(i.signal)} · ${scope(i.series)}</a>
           <span class="muted">${ago(i.opened_at)} · ${i.story || ""}</span>
         </li>`,
       )}
     </ul>
+    ${open.length > 4 && html`<a href="#/incidents">and ${open.length - 4} more</a>`}
   </div>`;
 }
 
 function marksOf(incidents) {
   const rows = (incidents && incidents.incidents) || [];
-  return rows.map((i) => ({ id: i.id, at: i.since || i.opened_at, tier: i.tier, label: `${signal(i.signal)}, ${scope(i.series)}` }));
+  return rows.map((i) => ({ id: i.id, at: i.since || i.opened_at, tier: i.worst, label: `${signal(i.signal)}, ${scope(i.series)}` }));
 }
 
 function Curves({ data, incidents }) {
