@@ -121,18 +121,7 @@ async def _run(
             named = Path("import") if str(path) == "-" else path
             rejected = named.with_name(named.name + ".rejected.jsonl")
             started = time.monotonic()
-            with _bar(console) as bar:
-                task = bar.add_task(source.name, total=None, rows="")
-
-                def show(outcome: Outcome) -> None:
-                    spent = max(time.monotonic() - started, 1e-6)  # noqa: B023
-                    bar.update(
-                        task,  # noqa: B023
-                        total=source.size_bytes,  # noqa: B023
-                        completed=source.position_bytes,  # noqa: B023
-                        rows=f"{outcome.tally.rows:,} rows, {outcome.tally.rows / spent:,.0f}/s",
-                    )
-
+            with _Bar(console, source) as bar:
                 outcome = await import_file(
                     source,
                     home,
@@ -142,7 +131,7 @@ async def _run(
                     rejected=rejected,
                     counters=store.counters if store else None,
                     now=store.clock() if store else time.time(),
-                    progress=show,
+                    progress=bar.show,
                 )
             _tell(console, source.name, outcome, rejected, time.monotonic() - started)
     finally:
@@ -150,16 +139,40 @@ async def _run(
             await store.stop()
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[rows]}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=not console.is_terminal,
-    )
+class _Bar:
+    """How far a file has been read, and how fast."""
+
+    def __init__(self, console: Console, source: Source) -> None:
+        self._source = source
+        self._started = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[rows]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(source.name, total=None, rows="")
+
+    def show(self, outcome: Outcome) -> None:
+        """Move on to where the import is."""
+        rows = outcome.tally.rows
+        rate = rows / max(time.monotonic() - self._started, 1e-6)
+        self._progress.update(
+            self._task,
+            total=self._source.size_bytes,
+            completed=self._source.position_bytes,
+            rows=f"{rows:,} rows, {rate:,.0f}/s",
+        )
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._progress.stop()
 
 
 def _tell(console: Console, name: str, outcome: Outcome, rejected: Path, seconds: float) -> None:
@@ -187,7 +200,7 @@ def _tell(console: Console, name: str, outcome: Outcome, rejected: Path, seconds
     if tally.rejected:
         lines.append(f"  {tally.rejected:,} set aside in {rejected}")
     for line in lines:
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _day(ts: float) -> str:

@@ -33,6 +33,7 @@ class Archive:
 
     def __init__(self, data_dir: Path) -> None:
         self.folder = data_dir / "history"
+        self._touched: set[Path] = set()
 
     def add(self, rows: Sequence[Row], markers: Markers) -> None:
         """Append rows; they stay only if the markers are committed afterwards."""
@@ -51,9 +52,15 @@ class Archive:
                 # What a broken-off import left behind the last commit is dropped.
                 out.truncate(whole)
                 out.write(gzip.compress(lines, compresslevel=1))
-                out.flush()
-                os.fsync(out.fileno())
                 markers.note_file(name, out.tell())
+            self._touched.add(path)
+
+    def sync(self) -> None:
+        """Force what was added to the disk, once, at the end of an import."""
+        for path in self._touched:
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+        self._touched.clear()
 
     def hours(self) -> list[int]:
         """The hours since the epoch that there are rows of, in order."""

@@ -83,6 +83,7 @@ async def import_file(
                 await deliver(markers, counters)
             _note(outcome, priced)
             progress(outcome)
+        archive.sync()
     return outcome
 
 

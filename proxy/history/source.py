@@ -54,6 +54,8 @@ class Source:
         if self.size_bytes is None or self._raw is None:
             return 0
         done, groups = self._row_groups
+        if self._raw.closed:
+            return self.size_bytes
         if done:
             return self.size_bytes * done // groups
         return min(self._raw.tell(), self.size_bytes)
