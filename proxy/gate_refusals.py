@@ -106,21 +106,29 @@ def by_limit(counter: Counter, need: int, now: float) -> Refusal:
         )
     window = f"{'rolling ' if rule.rolling else ''}{rule.per}"
     reset = None if rule.per == "session" else counter.end
-    soon = reset is not None and reset - now <= _LONGEST_WAIT_SECONDS
-    ends = "" if reset is None else f" More from {clock_time(reset)}."
-    running = counter.account.reserved + counter.account.others
-    aside = f", {amount(rule.metric, running)} set aside for running calls" if running else ""
+    # What running calls have set aside mostly comes back: then waiting helps.
+    used = counter.used_now + counter.account.charged
+    tied_up = used + need <= rule.limit
+    wait = 1.0 if tied_up else _never(reset, now)
+    aside = rule.limit - used if tied_up else 0
+    said = f", the rest set aside for running calls ({amount(rule.metric, aside)})" if aside else ""
+    ends = "" if reset is None or tied_up else f" More from {clock_time(reset)}."
     return Refusal(
-        "throttle" if soon else "budget",
+        "throttle" if wait <= _LONGEST_WAIT_SECONDS else "budget",
         f"Tokenweir: {rule.kind} {rule.name} for {counter.scope} is used up: {spent} of {limit} "
-        f"per {window} spent{aside}; this call may take {amount(rule.metric, need)}.{ends}",
+        f"per {window} spent{said}; this call may take {amount(rule.metric, need)}.{ends}",
         scope=counter.scope,
         rule=rule.name,
         limit=f"{limit} per {window}",
         spent=spent,
-        reset_at=reset,
-        retry_after_seconds=wait_seconds(reset - now) if soon and reset is not None else None,
+        reset_at=now + wait if tied_up else reset,
+        retry_after_seconds=wait_seconds(wait) if wait <= _LONGEST_WAIT_SECONDS else None,
     )
+
+
+def _never(reset: float | None, now: float) -> float:
+    """Seconds until a reset, endless where there is none."""
+    return math.inf if reset is None else reset - now
 
 
 def by_cap(cap: CallCap, cost: int) -> Refusal:

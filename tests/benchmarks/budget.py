@@ -1,0 +1,209 @@
+"""A budget under fire: is it ever overspent, and is any of it lost?
+
+``python -m tests.benchmarks.budget [--json FILE] [--runs N] [--clients N]``
+
+$1.00 for each run, 500 concurrent clients, three real proxies on one store,
+mixed models, streams and sizes. The provider keeps its own bill. Runs with
+``max_tokens`` given, runs without, and runs in which one proxy is killed with
+-9 in the middle and started again.
+
+``worst_overshoot_…``  the provider's bill above the budget, the worst run.
+``leaked_nano_usd``    what nobody spent and nobody can spend after the killed
+                       proxy is back (or its share has expired).
+``estimated_…``        what was counted above the provider's bill: calls that the
+                       kill cut off are billed as they were estimated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks._budget_provider import PRICES, Provider, Spent, client
+from tests.rig import Proxy, Upstream, end_store, start_proxy
+from tests.unit.store.support import Server
+
+LIMIT = 1_000_000_000
+REPLICAS = 3
+_SETTLE_SECONDS = 2.5
+_EXPIRY_SECONDS = 11.0
+
+
+def settings(upstream: str, store: str) -> dict[str, Any]:
+    """One budget for each project; nothing else may stop a call."""
+    return {
+        "upstreams": {"openai": {"base_url": upstream + "/v1", "max_connections": 2000}},
+        "store": {"url": store, "timeout_seconds": 1.0},
+        "keys": {"install_secret": "benchmark"},
+        "detection": {"enabled": False},
+        "budgets": [{"name": "run", "amount_usd": 1.0, "per": "month", "by": ["project"]}],
+        "pricing": {
+            "overrides": [
+                {"provider": "*", "model": model, "prices": {"input": price[0], "output": price[1]}}
+                for model, price in PRICES.items()
+            ]
+        },
+    }
+
+
+class Fleet:
+    """Three proxies, and the way to kill one and start it again."""
+
+    def __init__(self, folder: Path, configuration: dict[str, Any]) -> None:
+        self._folder = folder
+        self._configuration = configuration
+        self.proxies = [self._start(n) for n in range(REPLICAS)]
+
+    def _start(self, number: int) -> Proxy:
+        return start_proxy(self._folder / f"replica-{number}", self._configuration)
+
+    def kill(self, number: int) -> None:
+        """End one as a crash would."""
+        self.proxies[number].process.send_signal(signal.SIGKILL)
+        self.proxies[number].process.wait(5)
+
+    def restart(self, number: int) -> None:
+        """Start it again over its own data."""
+        self.proxies[number] = self._start(number)
+
+    def stop(self) -> None:
+        """End all."""
+        for proxy in self.proxies:
+            with contextlib.suppress(Exception):
+                proxy.stop()
+            end_store(proxy.data_dir)
+
+    def budget(self, run: str) -> dict[str, Any]:
+        """The budget of a run as the first proxy shows it."""
+        for row in self.proxies[0].api("/api/v1/budgets")["budgets"]:
+            if row["values"] == [run]:
+                assert isinstance(row, dict)
+                return row
+        raise AssertionError(f"no budget for {run}")
+
+
+async def one_run(
+    fleet: Fleet, provider: Provider, run: str, clients: int, *, with_max_tokens: bool, kill: bool
+) -> dict[str, Any]:
+    """Spend a budget to its end, and look at what is left."""
+    spent = Spent()
+    began = time.monotonic()
+    tasks = [
+        asyncio.create_task(
+            client(fleet.proxies[i % REPLICAS].port, run, i, spent, with_max_tokens=with_max_tokens)
+        )
+        for i in range(clients)
+    ]
+    if kill:
+        while provider.bill[run] < LIMIT // 3:
+            await asyncio.sleep(0.005)
+        await asyncio.to_thread(fleet.kill, REPLICAS - 1)
+    await asyncio.gather(*tasks)
+    seconds = time.monotonic() - began
+    withheld_before = 0
+    if kill:
+        await asyncio.sleep(_EXPIRY_SECONDS)
+        # One more call makes the others notice that a share has expired.
+        await client(fleet.proxies[0].port, run, 1, spent, with_max_tokens=True, tries=1)
+        await asyncio.sleep(_SETTLE_SECONDS)
+        withheld_before = fleet.budget(run)["withheld"]
+        await asyncio.to_thread(fleet.restart, REPLICAS - 1)
+    await asyncio.sleep(_SETTLE_SECONDS)
+    # What came back can be spent, by one client at one proxy.
+    await client(fleet.proxies[0].port, run, 2, spent, with_max_tokens=with_max_tokens, tries=12)
+    await asyncio.sleep(_SETTLE_SECONDS)
+    row, bill = fleet.budget(run), provider.bill[run]
+    return {
+        "run": run,
+        "calls": provider.calls[run],
+        "refused": spent.refused,
+        "throttled": spent.throttled,
+        "broken": spent.broken,
+        "seconds": round(seconds, 2),
+        "billed_nano_usd": bill,
+        "counted_nano_usd": row["used"],
+        "overshoot_nano_usd": max(0, bill - LIMIT),
+        "unspent_nano_usd": max(0, LIMIT - bill),
+        "leaked_nano_usd": row["reserved"] + row["withheld"],
+        "estimated_nano_usd": max(0, row["used"] - bill),
+        "withheld_until_restart_nano_usd": withheld_before,
+    }
+
+
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All runs."""
+    provider = Provider(seed=1)
+    rows: dict[str, list[dict[str, Any]]] = {"with": [], "without": [], "killed": []}
+    with Upstream(provider) as upstream, tempfile.TemporaryDirectory() as folder:
+        server = Server()
+        fleet = Fleet(Path(folder), settings(upstream.url, server.url))
+        try:
+            for kind, count in (
+                ("with", options.runs),
+                ("without", options.runs),
+                ("killed", options.kills),
+            ):
+                for n in range(count):
+                    row = await one_run(
+                        fleet,
+                        provider,
+                        f"{kind}-{n}",
+                        options.clients,
+                        with_max_tokens=kind != "without",
+                        kill=kind == "killed",
+                    )
+                    print(json.dumps(row), flush=True)
+                    rows[kind].append(row)
+        finally:
+            fleet.stop()
+            server.close()
+    return summary(rows, options)
+
+
+def summary(rows: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> dict[str, Any]:
+    """The numbers that matter."""
+
+    def worst(kinds: tuple[str, ...], name: str) -> int:
+        return max((row[name] for kind in kinds for row in rows[kind]), default=0)
+
+    return {
+        "runs": options.runs,
+        "runs_with_kill": options.kills,
+        "clients": options.clients,
+        "replicas": REPLICAS,
+        "limit_nano_usd": LIMIT,
+        "worst_overshoot_nano_usd_with_max_tokens": worst(("with", "killed"), "overshoot_nano_usd"),
+        "worst_overshoot_nano_usd_without": worst(("without",), "overshoot_nano_usd"),
+        "leaked_nano_usd": worst(("with", "without", "killed"), "leaked_nano_usd"),
+        "worst_unspent_nano_usd": worst(("with", "without", "killed"), "unspent_nano_usd"),
+        "estimated_after_kill_nano_usd": worst(("killed",), "estimated_nano_usd"),
+        "withheld_until_restart_nano_usd": worst(("killed",), "withheld_until_restart_nano_usd"),
+        "calls": sum(row["calls"] for kind in rows.values() for row in kind),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--clients", type=int, default=500)
+    options = parser.parse_args()
+    result = asyncio.run(measure(options))
+    print(json.dumps(result, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
