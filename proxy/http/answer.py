@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from detection.types import Usage
-from proxy.http.headers import RawHeaders, end_to_end, lower_map
+from proxy.http.headers import RawHeaders, scan
 from proxy.http.request import Request
 from proxy.providers import UsageChunkFilter, response_parser, stream_error
 from proxy.providers.base import Refusal, StreamFilter, UsageParser
@@ -31,6 +31,7 @@ class Answer:
         "_filter",
         "_head",
         "_parser",
+        "_passed",
         "_request",
         "close_delimited",
         "headers",
@@ -39,7 +40,7 @@ class Answer:
 
     def __init__(self, request: Request, status: int, headers: RawHeaders) -> None:
         self.status = status
-        self.headers = lower_map(headers)
+        self.headers, self._passed = scan(headers)
         self.close_delimited = False
         self._request = request
         self._chunked = False
@@ -49,30 +50,24 @@ class Answer:
             request.endpoint, request.facts, status, self.headers
         )
 
-    def begin(
-        self,
-        reason: bytes,
-        headers: RawHeaders,
-        extra: Sequence[tuple[str, str]],
-        *,
-        close: bool,
-    ) -> None:
+    def begin(self, reason: bytes, extra: Sequence[tuple[str, str]], *, close: bool) -> None:
         """Write the head. It goes out with the first data."""
-        request = self._request
-        drop: tuple[bytes, ...] = ()
+        request, passed = self._request, self._passed
+        framed = "content-length" in self.headers
         if request.asked_for_usage and self._is_sse:
             self._filter = UsageChunkFilter()
-            drop = (b"content-length",)
+            passed = [line for line in passed if line[0] != "content-length"]
+            framed = False
         lines = [b"HTTP/1.1 %d %b" % (self.status, reason)]
-        lines += [name + b": " + value for name, value in end_to_end(headers, drop=drop)]
-        bodiless = request.head.method == "HEAD" or self.status in _BODILESS
-        if not bodiless and ("content-length" not in self.headers or drop):
+        lines += [line for _, line in passed]
+        if not framed and request.head.method != "HEAD" and self.status not in _BODILESS:
             if request.head.minor_version:
                 lines.append(b"Transfer-Encoding: chunked")
                 self._chunked = True
             else:
                 self.close_delimited = True
-        lines += [f"{name}: {value}".encode("latin-1", "replace") for name, value in extra]
+        if extra:
+            lines += [f"{name}: {value}".encode("latin-1", "replace") for name, value in extra]
         if close or self.close_delimited:
             lines.append(b"Connection: close")
         lines.append(b"\r\n")

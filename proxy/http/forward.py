@@ -17,7 +17,7 @@ from proxy.context import RequestContext
 from proxy.gate_decision import Decision
 from proxy.http import errors
 from proxy.http.answer import Answer
-from proxy.http.headers import RawHeaders, lower_map
+from proxy.http.headers import RawHeaders, scan
 from proxy.http.ports import Finished, Services
 from proxy.http.request import (
     Head,
@@ -53,7 +53,10 @@ class Downstream(Protocol):
 
 
 class Exchange:
-    """One call. Its methods are called by the client's and the upstream's connection."""
+    """One call. Its methods are called by the client's and the upstream's connection.
+
+    ``length`` is the declared length of the request's body in bytes.
+    """
 
     __slots__ = (
         "_answer",
@@ -77,14 +80,16 @@ class Exchange:
         "services",
     )
 
-    def __init__(self, services: Services, client: Downstream, head: Head) -> None:
+    def __init__(
+        self, services: Services, client: Downstream, head: Head, length: int | None
+    ) -> None:
         self.services = services
         self.head = head
         self.method = head.method
         self.request: Request | None = None
         self.ctx: RequestContext | None = None
         self._client = client
-        self._upload = Upload(head.headers)
+        self._upload = Upload(head, length)
         self._dispatched = False
         self._connection: UpstreamConnection | None = None
         self._pool_cancel: Callable[[Exchange], None] | None = None
@@ -115,7 +120,7 @@ class Exchange:
         if upload.declared is not None and upload.declared > limits.max_body_bytes:
             self._too_large()
             return
-        if self.head.headers.get("expect", "").lower() == "100-continue":
+        if "expect" in self.head.headers and "100" in self.head.headers["expect"]:
             self._client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._begun = True
         services.running.add(self)
@@ -125,7 +130,7 @@ class Exchange:
         if caller is not None and caller.refusal is not None:
             read_body(services, request, b"")
             self._turn_away(caller.refusal, caller.refusal.kind)
-        elif not request.inspects_body:
+        elif not request.template.inspects_body:
             upload.streaming = not upload.done
             self._dispatch()
         elif upload.done:
@@ -166,7 +171,7 @@ class Exchange:
     @property
     def awaits_switch(self) -> bool:
         """Did the client ask for a WebSocket that is not there yet?"""
-        return self.request is not None and self.request.wants_websocket and not self._started
+        return self.request is not None and self.head.wants_websocket and not self._started
 
     @property
     def answered(self) -> bool:
@@ -275,12 +280,7 @@ class Exchange:
         self._connection = connection
         upload = self._upload
         try:
-            head = upstream_head(
-                request,
-                self._path,
-                length=upload.length,
-                keep_upgrade=request.wants_websocket,
-            )
+            head = upstream_head(request, self._path, upload.length)
         except RefusedError as refused:
             connection.abandon()
             self._connection = None
@@ -301,7 +301,7 @@ class Exchange:
         extra = [] if self._decision is None else list(self._decision.headers)
         if self.services.settings.response_headers:
             extra.append(("x-tokenweir-request-id", request.ctx.id))
-        answer.begin(reason, headers, extra, close=self._must_close())
+        answer.begin(reason, extra, close=self._must_close())
 
     def on_answer_data(
         self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]
@@ -321,7 +321,6 @@ class Exchange:
                 answer.read(data)
                 self._progress(answer.output_bytes)
             return
-        began = time.perf_counter()
         self._connection = None
         if data:
             answer.read(data)
@@ -330,7 +329,6 @@ class Exchange:
         if out:
             self._client.send(out)
         self._finish(reusable=not self._must_close())
-        self.services.runtime.overhead_seconds.observe(time.perf_counter() - began)
 
     def on_switched(self, headers: RawHeaders, rest: bytes) -> None:
         """The upstream speaks WebSocket from here on."""
@@ -347,7 +345,7 @@ class Exchange:
             request.endpoint,
             self._client,
             connection,
-            lower_map(headers),
+            scan(headers).map,
             max_message_bytes=self.services.settings.max_websocket_message_bytes,
             on_end=self._tunnel_ended,
         )
@@ -397,12 +395,12 @@ class Exchange:
     # -- inside ------------------------------------------------------------------
 
     def _must_close(self) -> bool:
-        connection = self.head.headers.get("connection", "").lower()
+        request, answer = self.request, self._answer
         return (
-            not self.head.minor_version
-            or "close" in connection
+            request is None
+            or request.template.must_close
             or not self._upload.done
-            or (self._answer is not None and self._answer.close_delimited)
+            or (answer is not None and answer.close_delimited)
         )
 
     def _progress(self, output_bytes: int) -> None:

@@ -6,66 +6,76 @@ never: change the order, the case or the bytes of a field that is passed on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import NamedTuple
 
 #: Fields as they came: (name, value), in order, with their case.
 RawHeaders = list[tuple[bytes, bytes]]
 
 HOP_BY_HOP = frozenset(
     (
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
     )
 )
-_NEVER_BY_CONNECTION = frozenset((b"content-length", b"host", b"content-type", b"authorization"))
-_NAMES: dict[bytes, str] = {}
+_NEVER_BY_CONNECTION = frozenset(("content-length", "host", "content-type", "authorization"))
+_PLAIN_CONNECTION = frozenset(("", "keep-alive", "close"))
+_MOST_NAMES = 4096
+_NAMES: dict[bytes, tuple[str, bool]] = {}
 
 
-def lower_map(raw: RawHeaders) -> dict[str, str]:
-    """Names in lower case to their last value, as Latin-1 text."""
-    found = {}
+class Scanned(NamedTuple):
+    """A head's fields, read once.
+
+    ``map`` has lower-case names and last values as Latin-1 text, ``passed`` the lines
+    (without line ends) that go on to the next hop, by lower-case name.
+    """
+
+    map: dict[str, str]
+    passed: list[tuple[str, bytes]]
+
+
+def scan(raw: RawHeaders) -> Scanned:
+    """Read a head's fields in one pass."""
+    found: dict[str, str] = {}
+    passed = []
     names = _NAMES
     for name, value in raw:
         known = names.get(name)
         if known is None:
-            known = name.decode("latin-1").lower()
-            if len(names) < 4096:
+            lower = name.decode("latin-1").lower()
+            known = (lower, lower in HOP_BY_HOP)
+            if len(names) < _MOST_NAMES:
                 names[name] = known
-        found[known] = value.decode("latin-1")
-    return found
+        lower, hop = known
+        if not hop:
+            found[lower] = value.decode("latin-1")
+            passed.append((lower, name + b": " + value))
+        elif lower in found:
+            # These are lists: two fields are one (RFC 9110 section 5.3).
+            found[lower] += ", " + value.decode("latin-1")
+        else:
+            found[lower] = value.decode("latin-1")
+    if found.get("connection", "") not in _PLAIN_CONNECTION:
+        listed = listed_by_connection(raw)
+        if listed:
+            passed = [line for line in passed if line[0] not in listed]
+    return Scanned(found, passed)
 
 
-def listed_by_connection(raw: RawHeaders) -> frozenset[bytes]:
-    """Names that the Connection field lists, in lower case."""
-    found = set()
+def listed_by_connection(raw: RawHeaders) -> frozenset[str]:
+    """Names that the Connection fields list, in lower case."""
+    found: set[str] = set()
     for name, value in raw:
         if name.lower() == b"connection":
-            for token in value.split(b","):
-                found.add(token.strip().lower())
+            found.update(tokens(value.decode("latin-1")))
     return frozenset(found) - _NEVER_BY_CONNECTION
-
-
-def end_to_end(raw: RawHeaders, *, drop: Iterable[bytes] = ()) -> RawHeaders:
-    """The fields that go on to the next hop."""
-    listed = listed_by_connection(raw)
-    dropped = HOP_BY_HOP.union(listed, drop) if listed or drop else HOP_BY_HOP
-    return [(name, value) for name, value in raw if name.lower() not in dropped]
-
-
-def encode_head(first_line: bytes, raw: RawHeaders) -> bytes:
-    """A head ready to be written."""
-    lines = [first_line]
-    for name, value in raw:
-        lines.append(name + b": " + value)
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
 
 
 def tokens(value: str) -> list[str]:

@@ -71,6 +71,12 @@ class Identity:
     tags: dict[str, str]
     credential: Credential | None
 
+    def copy(self) -> Identity:
+        """One that a request may complete; the tags stay shared."""
+        return Identity(
+            self.agent, self.project, self.user, self.session, self.tags, self.credential
+        )
+
 
 def credential_of(headers: Mapping[str, str], query: str) -> Credential | None:
     """The first credential of a request, by the fields that SDKs use."""

@@ -3,6 +3,10 @@
 Owns: the steps from a parsed head (and as much of the body as is looked into)
 to a RequestContext and to the bytes that go upstream. Must never: write to a
 socket, or keep the body.
+
+Clients send the same head again and again on one connection, but for the length of
+the body. What follows from the head alone is a :class:`Template`, worked out once
+for a connection and used for every request that has the same head.
 """
 
 from __future__ import annotations
@@ -10,22 +14,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy.context import RequestContext
-from proxy.http.headers import RawHeaders, end_to_end, lower_map
-from proxy.http.identity import (
-    Credential,
-    Identity,
-    IdentityError,
-    complete,
-    read_head,
-    real_address,
-)
+from proxy.http.headers import RawHeaders, Scanned, scan
+from proxy.http.identity import Identity, IdentityError, complete, read_head, real_address
 from proxy.http.ports import Caller, Services
-from proxy.http.routing import Route, RoutingError
+from proxy.http.routing import Route, Router, RoutingError
+from proxy.http.swap import swapped
 from proxy.providers import ask_for_usage, read_request, recognise, replace_model
 from proxy.providers.base import NO_FACTS, Endpoint, Refusal, RequestFacts
 
-_JSON = "json"
 _BODY_METHODS = frozenset(("POST", "PUT", "PATCH"))
+#: Fields that the upstream's head gets anew.
+_OURS = frozenset(("expect", "host", "content-length"))
 
 
 class RefusedError(Exception):
@@ -36,20 +35,53 @@ class RefusedError(Exception):
         self.refusal = refusal
 
 
-@dataclass(slots=True)
 class Head:
-    """A parsed request head."""
+    """A parsed request head, without the length of its body.
 
-    method: str
-    target: str
-    minor_version: int
-    raw: RawHeaders
-    headers: dict[str, str]
+    ``template`` is what was worked out from it, once.
+    """
 
-    @classmethod
-    def of(cls, method: str, target: str, minor_version: int, raw: RawHeaders) -> Head:
-        """Index the fields."""
-        return cls(method, target, minor_version, raw, lower_map(raw))
+    __slots__ = ("method", "minor_version", "raw", "scanned", "target", "template")
+
+    def __init__(self, method: str, target: str, minor_version: int, raw: RawHeaders) -> None:
+        self.method = method
+        self.target = target
+        self.minor_version = minor_version
+        self.raw = raw
+        self.scanned: Scanned = scan(raw)
+        self.template: Template | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Lower-case names and their last values; the length of the body is not among them."""
+        return self.scanned.map
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Does the client ask to switch to a WebSocket?"""
+        headers = self.headers
+        return (
+            "upgrade" in headers
+            and "websocket" in headers["upgrade"].lower()
+            and "upgrade" in headers.get("connection", "").lower()
+        )
+
+
+@dataclass(slots=True)
+class Template:
+    """What follows from a head alone."""
+
+    router: Router
+    route: Route
+    endpoint: Endpoint
+    identity: Identity
+    caller: Caller | None
+    client: str
+    inspects_body: bool
+    must_close: bool
+    wants_websocket: bool
+    content_type: str
+    upstream_head: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -57,8 +89,7 @@ class Request:
     """One request, understood."""
 
     head: Head
-    route: Route
-    endpoint: Endpoint
+    template: Template
     identity: Identity
     caller: Caller | None
     ctx: RequestContext
@@ -67,30 +98,21 @@ class Request:
     model_sent: str | None = None
 
     @property
-    def inspects_body(self) -> bool:
-        """Is the body JSON that says what the call costs?"""
-        head = self.head
-        return (
-            self.endpoint.metered
-            and head.method in _BODY_METHODS
-            and _JSON in head.headers.get("content-type", _JSON)
-            and "content-encoding" not in head.headers
-        )
+    def route(self) -> Route:
+        """Where it goes."""
+        return self.template.route
 
     @property
-    def wants_websocket(self) -> bool:
-        """Does the client ask to switch to a WebSocket?"""
-        headers = self.head.headers
-        return (
-            "websocket" in headers.get("upgrade", "").lower()
-            and "upgrade" in headers.get("connection", "").lower()
-        )
+    def endpoint(self) -> Endpoint:
+        """What it calls."""
+        return self.template.endpoint
 
 
-def understand(services: Services, head: Head, peer: str, now: float) -> Request:
-    """Route a request and name its caller. Raises :class:`RefusedError`."""
+def make_template(services: Services, head: Head, peer: str) -> Template:
+    """Route a head and name its caller. Raises :class:`RefusedError`."""
+    headers, router = head.headers, services.router
     try:
-        route = services.router.route(head.target, head.headers)
+        route = router.route(head.target, headers)
     except RoutingError as error:
         kind = "not_found" if error.status == 404 else "bad_request"
         raise RefusedError(Refusal(kind, str(error))) from None
@@ -103,51 +125,84 @@ def understand(services: Services, head: Head, peer: str, now: float) -> Request
         head.method,
         route.path,
         route.query,
-        head.headers,
+        headers,
     )
     try:
-        identity = read_head(head.headers, route.agent, route.query)
+        identity = read_head(headers, route.agent, route.query)
     except IdentityError as error:
         raise RefusedError(Refusal("bad_request", str(error))) from None
-    caller = None
-    if identity.credential is not None:
-        caller = services.keys.identify(identity.credential.value)
-    address = real_address(peer, head.headers, services.trusted)
+    credential = identity.credential
+    content_type = headers.get("content-type", "application/json")
+    return Template(
+        router=router,
+        route=route,
+        endpoint=endpoint,
+        identity=identity,
+        caller=services.keys.identify(credential.value) if credential is not None else None,
+        client=services.hash_client(real_address(peer, headers, services.trusted)),
+        inspects_body=endpoint.metered
+        and head.method in _BODY_METHODS
+        and "json" in content_type
+        and "content-encoding" not in headers,
+        must_close=not head.minor_version or "close" in headers.get("connection", "").lower(),
+        wants_websocket=head.wants_websocket,
+        content_type=content_type,
+    )
+
+
+def understand(services: Services, head: Head, peer: str, now: float) -> Request:
+    """One request of a peer's address. Raises :class:`RefusedError`."""
+    template = head.template
+    if template is None or template.router is not services.router:
+        template = head.template = make_template(services, head, peer)
+    endpoint, caller = template.endpoint, template.caller
+    credential = template.identity.credential
+    if caller is not None and caller.virtual_key is not None and credential is not None:
+        caller = services.keys.identify(credential.value)  # it can have been revoked since
     ctx = RequestContext(
         id=services.new_id(),
         provider=endpoint.provider,
-        upstream=destination.name,
+        upstream=template.route.destination.name,
         wire=endpoint.wire,
         endpoint=endpoint.name,
         key=caller.key if caller else None,
-        client=services.hash_client(address),
+        client=template.client,
         model=endpoint.model,
         stream=endpoint.streams,
         metered=endpoint.metered,
         virtual_key=caller.virtual_key if caller else None,
         received_at=now,
     )
-    return Request(head, route, endpoint, identity, caller, ctx, model_sent=endpoint.model)
+    return Request(head, template, template.identity.copy(), caller, ctx, model_sent=endpoint.model)
 
 
 def read_body(services: Services, request: Request, body: bytes) -> None:
     """Complete the context from the body (or its beginning)."""
-    head, endpoint, ctx = request.head, request.endpoint, request.ctx
-    if body and request.inspects_body:
-        content_type = head.headers.get("content-type", "application/json")
-        request.facts = read_request(endpoint, body, content_type, services.fingerprint_key)
-    facts, identity, names = request.facts, request.identity, services.names
-    complete(identity, facts, head.headers)
-    caller = request.caller
+    template, ctx = request.template, request.ctx
+    endpoint, facts = template.endpoint, NO_FACTS
+    if body and template.inspects_body:
+        facts = read_request(endpoint, body, template.content_type, services.fingerprint_key)
+        request.facts = facts
+    identity, names = request.identity, services.names
+    complete(identity, facts, request.head.headers)
+    project = identity.project
+    if request.caller is not None and request.caller.project:
+        project = request.caller.project
+    model = request.model_sent = facts.model or endpoint.model
     ctx.facts = facts
-    ctx.model = names("model", facts.model or endpoint.model)
+    ctx.model = names("model", model)
     ctx.stream = facts.stream or endpoint.streams
     ctx.agent = names("agent", identity.agent)
-    ctx.project = names("project", (caller.project if caller else None) or identity.project)
-    ctx.user = names("user", identity.user)
-    ctx.session = names("session", identity.session)
-    ctx.tags = {name: names(f"tag:{name}", value) or "" for name, value in identity.tags.items()}
-    request.model_sent = facts.model or endpoint.model
+    if project:
+        ctx.project = names("project", project)
+    if identity.user:
+        ctx.user = names("user", identity.user)
+    if identity.session:
+        ctx.session = names("session", identity.session)
+    if identity.tags:
+        ctx.tags = {
+            name: names(f"tag:{name}", value) or "" for name, value in identity.tags.items()
+        }
 
 
 def upstream_body(request: Request, body: bytes, model: str | None) -> tuple[str, bytes]:
@@ -163,58 +218,48 @@ def upstream_body(request: Request, body: bytes, model: str | None) -> tuple[str
     return path, body
 
 
-def upstream_head(
-    request: Request, path: str, *, length: int | None, keep_upgrade: bool = False
-) -> bytes:
+def upstream_head(request: Request, path: str, length: int | None) -> bytes:
     """The head to send. ``length`` of the body, ``None`` for a chunked one, -1 for none."""
+    template = request.template
+    usual = path == template.route.path and not request.asked_for_usage
+    usual = usual and request.ctx.virtual_key is None
+    head = template.upstream_head if usual else None
+    if head is None:
+        head = _fields_to_send(request, path)
+        if usual:
+            template.upstream_head = head
+    if length is None:
+        head += b"Transfer-Encoding: chunked\r\n"
+    elif length >= 0:
+        head += b"Content-Length: %d\r\n" % length
+    if template.wants_websocket:
+        head += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    return head + b"\r\n"
+
+
+def _fields_to_send(request: Request, path: str) -> bytes:
+    """The request line and the fields that go on, without those that frame the body."""
     head, route = request.head, request.route
-    settings = route.destination.settings
-    drop = [b"expect", b"host"]
-    if length != -1:
-        drop.append(b"content-length")
+    drop = _OURS
     if request.asked_for_usage:
         # Its extra chunk has to be taken out again, which a compressed stream does not allow.
-        drop.append(b"accept-encoding")
-    fields = end_to_end(head.raw, drop=drop)
+        drop = _OURS | {"accept-encoding"}
     target = route.target(path)
+    fields = [line for line in head.scanned.passed if line[0] not in drop]
     credential = request.identity.credential
     if request.ctx.virtual_key is not None and credential is not None:
-        fields, target = _swap(fields, target, credential, settings.api_key, request.ctx.wire)
-    lines = [
-        f"{head.method} {target} HTTP/1.1\r\nHost: {route.destination.origin.authority}".encode(
-            "latin-1"
-        )
-    ]
-    lines += [name + b": " + value for name, value in fields]
-    if length is None:
-        lines.append(b"Transfer-Encoding: chunked")
-    elif length >= 0:
-        lines.append(b"Content-Length: %d" % length)
-    if keep_upgrade:
-        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket")
-    lines.append(b"\r\n")
-    return b"\r\n".join(lines)
-
-
-def _swap(
-    fields: RawHeaders, target: str, credential: Credential, secret: object, wire: str
-) -> tuple[RawHeaders, str]:
-    """Put the provider's key where the client put ours."""
-    key = secret.get_secret_value() if hasattr(secret, "get_secret_value") else None
-    if key is None:
-        raise RefusedError(
-            Refusal(
-                "forbidden",
-                "this upstream has no api_key configured, so a key issued by the proxy can't be "
-                "used with it; set upstreams.<name>.api_key",
+        key = route.destination.settings.api_key
+        if key is None:
+            raise RefusedError(
+                Refusal(
+                    "forbidden",
+                    "a key issued by the proxy needs the provider's own: set "
+                    f"upstreams.{route.destination.name}.api_key",
+                )
             )
+        fields, target = swapped(
+            fields, target, credential, key.get_secret_value(), request.ctx.wire
         )
-    if credential.field == "query":
-        return fields, target.replace(f"key={credential.value}", f"key={key}")
-    if wire == "anthropic" and credential.field == "authorization":
-        # Anthropic takes API keys in x-api-key; a Bearer there is an OAuth token.
-        fields = [(n, v) for n, v in fields if n.lower() != b"authorization"]
-        return [*fields, (b"x-api-key", key.encode())], target
-    new = f"Bearer {key}" if credential.field == "authorization" else key
-    name = credential.field.encode()
-    return [(n, new.encode() if n.lower() == name else v) for n, v in fields], target
+    first = f"{head.method} {target} HTTP/1.1\r\nHost: {route.destination.origin.authority}"
+    lines = [first.encode("latin-1"), *(line for _, line in fields), b""]
+    return b"\r\n".join(lines)

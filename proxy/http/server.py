@@ -50,6 +50,8 @@ class ClientConnection(asyncio.Protocol):
         "_fields",
         "_head_bytes",
         "_held",
+        "_last",
+        "_length",
         "_loop",
         "_parser",
         "_paused_by_queue",
@@ -73,6 +75,8 @@ class ClientConnection(asyncio.Protocol):
         self._target = b""
         self._fields: RawHeaders = []
         self._field_bytes = 0
+        self._length: int | None = None
+        self._last: Head | None = None
         self._head_bytes = 0
         self._held = False
         self._paused_by_queue = False
@@ -159,6 +163,7 @@ class ClientConnection(asyncio.Protocol):
         self._target = b""
         self._fields = []
         self._field_bytes = 0
+        self._length = None
         if not self._exchanges:
             self.deadline = self._loop.time() + self._server.settings.header_timeout_seconds
 
@@ -170,7 +175,10 @@ class ClientConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._receiving is not None:
             return  # a trailer of the request: allowed, and dropped with its framing
-        self._fields.append((name, value))
+        if len(name) == 14 and name.lower() == b"content-length":
+            self._length = int(value)
+        else:
+            self._fields.append((name, value))
         self._field_bytes += len(name) + len(value)
         if self._field_bytes > self._server.settings.max_header_bytes:
             raise self._fault(431, "the request's head is too large")
@@ -182,7 +190,7 @@ class ClientConnection(asyncio.Protocol):
         self._head_bytes = 0
         if self._parser.should_upgrade():
             self._check_upgrade(head)
-        exchange = Exchange(self._server.services, self, head)
+        exchange = Exchange(self._server.services, self, head, self._length)
         self._receiving = exchange
         self._exchanges.append(exchange)
         self.deadline = self._loop.time() + self._server.settings.body_timeout_seconds
@@ -296,15 +304,31 @@ class ClientConnection(asyncio.Protocol):
         return self._bad
 
     def _checked_head(self) -> Head:
-        """The head, once nothing in it can be read in two ways."""
-        version = self._parser.get_http_version()
+        """The head; the last one of this connection again, where it is the same."""
+        parser, last = self._parser, self._last
+        version = parser.get_http_version()
+        method = parser.get_method().decode("ascii")
+        target = self._target.decode("latin-1")
+        if (
+            last is not None
+            and self._fields == last.raw
+            and target == last.target
+            and method == last.method
+            and version[-1:] == ("1" if last.minor_version else "0")
+        ):
+            return last
         if version not in ("1.1", "1.0"):
             raise self._fault(505, "HTTP/1.0 and HTTP/1.1 are served")
-        method = self._parser.get_method().decode("ascii")
-        if method == "CONNECT":
+        head = Head(method, target, int(version[-1]), self._fields)
+        self._check(head)
+        self._last = head
+        return head
+
+    def _check(self, head: Head) -> None:
+        """Refuse what can be read in two ways."""
+        if head.method == "CONNECT":
             raise self._fault(405, "CONNECT is not served: use the proxy's address as base URL")
-        head = Head.of(method, self._target.decode("latin-1"), int(version[-1]), self._fields)
-        hosts = [value for name, value in self._fields if name.lower() == b"host"]
+        hosts = [value for name, value in head.raw if name.lower() == b"host"]
         if len(hosts) > 1 or (not hosts and head.minor_version):
             raise self._fault(400, "exactly one Host field is needed")
         if hosts and not _HOST_FORBIDDEN.isdisjoint(hosts[0]):
@@ -315,7 +339,6 @@ class ClientConnection(asyncio.Protocol):
                 raise self._fault(400, "Transfer-Encoding is not allowed in HTTP/1.0")
             if encoding.strip().lower() != "chunked":
                 raise self._fault(400, "only Transfer-Encoding: chunked is served")
-        return head
 
     def _reject(self, bad: BadRequestError) -> None:
         """Answer what can't be read, after the calls before it, and close."""
@@ -355,9 +378,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _check_upgrade(self, head: Head) -> None:
         """llhttp reads no body where an upgrade is asked for."""
-        headers = head.headers
-        body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-        if "websocket" not in headers.get("upgrade", "").lower():
+        body = "transfer-encoding" in head.headers or bool(self._length)
+        if "websocket" not in head.headers.get("upgrade", "").lower():
             self._upgrade_ignored = body
         elif body:
             raise self._fault(400, "a WebSocket handshake may have no body")
@@ -382,10 +404,11 @@ class ClientConnection(asyncio.Protocol):
         # An upgrade that we don't do (h2c): the body is read as if it had not been asked for.
         self._upgrade_ignored = False
         self._parser = httptools.HttpRequestParser(_BodyOnly(self))
-        framing = b"".join(
-            name + b": " + value + b"\r\n"
-            for name, value in exchange.head.raw
-            if name.lower() in (b"content-length", b"transfer-encoding")
+        length = self._length
+        framing = (
+            b"Transfer-Encoding: chunked\r\n"
+            if length is None
+            else b"Content-Length: %d\r\n" % length
         )
         self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
         if rest:

@@ -6,9 +6,8 @@ never: grow past what the settings allow to be looked into.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from proxy.http.answer import chunk
+from proxy.http.request import Head
 from proxy.http.upstream import UpstreamConnection
 
 #: ``length`` of a request that has no body at all.
@@ -20,10 +19,9 @@ class Upload:
 
     __slots__ = ("_pieces", "declared", "declares", "done", "length", "received", "streaming")
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        length = headers.get("content-length")
-        self.declared = int(length) if length is not None else None
-        self.declares = length is not None or "transfer-encoding" in headers
+    def __init__(self, head: Head, declared: int | None) -> None:
+        self.declared = declared
+        self.declares = declared is not None or "transfer-encoding" in head.headers
         self.received = 0
         self.done = False
         self.streaming = False
