@@ -239,7 +239,7 @@ def operations() -> dict[str, Any]:
             panel("Requests rejected at the door", ("sum by (reason) (rate(tokenweir_rejected_requests_total[$__rate_interval]))", "{{reason}}")),
             panel("Clients that hung up", ("sum(rate(tokenweir_client_aborts_total[$__rate_interval]))", "aborts")),
             panel("Provider's own rate limit left", ("min by (gen_ai_provider_name, limit) (tokenweir_upstream_ratelimit_remaining)", "{{gen_ai_provider_name}} {{limit}}")),
-            panel("Models without a price", ("sum by (gen_ai_request_model) (increase(tokenweir_unpriced_requests_total[1h]))", "{{gen_ai_request_model}}")),
+            panel("Models without a price", ("sum by (gen_ai_provider_name) (increase(tokenweir_unpriced_requests_total[1h]))", "{{gen_ai_provider_name}}")),
         ],
         "Store and disk": [
             panel("Records not yet confirmed", ("sum by (instance) (tokenweir_store_pending_records)", "{{instance}}")),

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from proxy import config
@@ -88,7 +89,7 @@ def import_(
     try:
         asyncio.run(_run(console, files, format_, settings, home, options, store))
     except (SourceError, ImportBusyError, StoreError) as error:
-        console.print(f"[red]import:[/] {error}", highlight=False)
+        console.print(f"[red]import:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     if baselines:
         with console.status("learning what is normal") as status:
