@@ -105,30 +105,29 @@ def by_limit(counter: Counter, need: int, now: float) -> Refusal:
             retry_after_seconds=1.0,
         )
     window = f"{'rolling ' if rule.rolling else ''}{rule.per}"
-    reset = None if rule.per == "session" else counter.end
-    # What running calls have set aside mostly comes back: then waiting helps.
     used = counter.used_now + counter.account.charged
-    tied_up = used + need <= rule.limit
-    wait = 1.0 if tied_up else _never(reset, now)
-    aside = rule.limit - used if tied_up else 0
-    said = f", the rest set aside for running calls ({amount(rule.metric, aside)})" if aside else ""
-    ends = "" if reset is None or tied_up else f" More from {clock_time(reset)}."
+    reset: float | None
+    if rule.metric != "requests" and used + need <= rule.limit:
+        # What running calls have set aside mostly comes back: waiting helps.
+        aside = amount(rule.metric, rule.limit - used)
+        state, ends = f"has no room for now: running calls have {aside} set aside", ""
+        reset = now + 1
+    else:
+        reset = None if rule.per == "session" else counter.end
+        state, ends = "is used up", "" if reset is None else f" More from {clock_time(reset)}."
+    wait = math.inf if reset is None else reset - now
+    short = wait <= _LONGEST_WAIT_SECONDS
     return Refusal(
-        "throttle" if wait <= _LONGEST_WAIT_SECONDS else "budget",
-        f"Tokenweir: {rule.kind} {rule.name} for {counter.scope} is used up: {spent} of {limit} "
-        f"per {window} spent{said}; this call may take {amount(rule.metric, need)}.{ends}",
+        "throttle" if short else "budget",
+        f"Tokenweir: {rule.kind} {rule.name} for {counter.scope} {state}; {spent} of {limit} "
+        f"per {window} spent, and this call may take {amount(rule.metric, need)}.{ends}",
         scope=counter.scope,
         rule=rule.name,
         limit=f"{limit} per {window}",
         spent=spent,
-        reset_at=now + wait if tied_up else reset,
-        retry_after_seconds=wait_seconds(wait) if wait <= _LONGEST_WAIT_SECONDS else None,
+        reset_at=reset,
+        retry_after_seconds=wait_seconds(wait) if short else None,
     )
-
-
-def _never(reset: float | None, now: float) -> float:
-    """Seconds until a reset, endless where there is none."""
-    return math.inf if reset is None else reset - now
 
 
 def by_cap(cap: CallCap, cost: int) -> Refusal:

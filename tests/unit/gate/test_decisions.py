@@ -157,6 +157,7 @@ def test_a_session_spends_its_own_budget(clock: Time) -> None:
     for expected in ("allow", "allow", "block"):
         decision = g.admit(call(session="s1"))
         assert decision.kind == expected
+        g.settle(decision, done(input_tokens=200, output_tokens=100))
     clock.now += 40 * 86_400
     assert g.admit(call(session="s1")).kind == "block"
     assert g.admit(call(session="s2")).kind == "allow"
@@ -173,11 +174,28 @@ def test_a_settled_call_gives_back_what_it_did_not_use(clock: Time) -> None:
     g = gate(clock, budgets=[BudgetSettings(name="b", amount_usd=0.0001)])
     first = g.admit(call())
     assert first.reservation_nano_usd == (200 + 8) * 150 + 100 * 600
-    assert g.admit(call()).kind == "block"
+    assert g.admit(call()).kind == "throttle"
     g.settle(first, done(input_tokens=10, output_tokens=1))
     g.settle(first, done(input_tokens=10, output_tokens=1))
     assert next(iter(g.counters)).used_now == 10 * 150 + 600
     assert g.admit(call(max_tokens=50)).kind == "allow"
+
+
+def test_a_budget_tied_up_is_worth_a_short_wait_and_one_used_up_is_not(clock: Time) -> None:
+    g = gate(clock, budgets=[BudgetSettings(name="b", amount_usd=0.0001, per="day")])
+    running = g.admit(call())
+    tied_up = g.admit(call()).refusal
+    assert tied_up is not None
+    assert (tied_up.kind, tied_up.retry_after_seconds) == ("throttle", 1.0)
+    assert "running calls have $0.0001 set aside" in tied_up.message
+    g.settle(running, done(input_tokens=200, output_tokens=100))
+    used_up = g.admit(call()).refusal
+    assert used_up is not None
+    assert (used_up.kind, used_up.retry_after_seconds) == ("budget", None)
+    assert "is used up" in used_up.message
+    assert used_up.reset_at == next(iter(g.counters)).end
+    too_dear = gate(clock, budgets=[BudgetSettings(name="b", amount_usd=0.00001)])
+    assert too_dear.admit(call()).kind == "block"
 
 
 def test_a_new_period_begins_with_a_full_budget(clock: Time) -> None:
