@@ -98,8 +98,12 @@ class Counters:
         self._batch, self._usage, self._history = load("batch"), load("usage"), load("history")
 
     def prefix(self, shard: int) -> str:
-        """What every counting key of a shard starts with."""
-        return f"{self._settings.key_prefix}:{{b{shard}}}:"
+        """What every counting key of a shard starts with.
+
+        Other shard counts have other keys: a series that moved would count in both places.
+        """
+        spread = f".{self.shards}" if self.shards > 1 else ""
+        return f"{self._settings.key_prefix}:{{b{shard}{spread}}}:"
 
     def shard_of(self, series: Series) -> int:
         """Which shard counts a series."""
