@@ -17,6 +17,8 @@ import structlog
 from aiohttp import web
 
 from proxy.admin import (
+    events,
+    health,
     live,
     openapi,
     overview_routes,
@@ -89,10 +91,9 @@ class AdminServer:
                 self.authenticator, self.sign_in_link, oidc=deps.settings.oidc is not None
             ).routes()
         )
-        modules = route_modules()
-        for module in modules:
+        for module in route_modules():
             app.add_routes(module.routes(deps))
-        document = openapi.document(deps.version, [session_routes, *modules])
+        document = api_document(deps.version)
 
         async def describe(request: web.Request) -> web.Response:
             return json_response(document)
@@ -157,6 +158,11 @@ class AdminServer:
     def sign_in_link(self) -> str:
         """A link that signs in once, within a quarter of an hour."""
         return f"{self.url}/signin?code={self.authenticator.codes.issue()}"
+
+
+def api_document(version: str) -> dict[str, Any]:
+    """The description that ``/api/v1/openapi.json`` serves."""
+    return openapi.document(version, [session_routes, health, events, *route_modules()])
 
 
 def route_modules() -> list[ModuleType]:

@@ -51,7 +51,7 @@ def _list(properties: dict[str, Any]) -> dict[str, Any]:
 def _answer(schema: dict[str, Any]) -> dict[str, Any]:
     content = {"application/json": {"schema": schema}}
     return {
-        "200": {"description": "OK", "content": content},
+        "200": {"description": "As asked", "content": content},
         "404": _ERROR,
         "503": _ERROR,
     }

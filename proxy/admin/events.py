@@ -138,3 +138,21 @@ class EventHub:
             if event is None:
                 return
             await response.write(event.frame())
+
+
+OPENAPI_PATHS: dict[str, Any] = {
+    "/api/v1/events": {
+        "get": {
+            "summary": "What happens, as it happens: server-sent events",
+            "description": "Kinds are `incident`, `action`, `tick`, `config` and `reset` (load "
+            "everything anew). `Last-Event-ID` resumes.",
+            "responses": {
+                "200": {
+                    "description": "The stream",
+                    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                },
+                "503": {"$ref": "#/components/responses/Error"},
+            },
+        }
+    },
+}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from aiohttp import web
 
@@ -89,3 +90,42 @@ class Health:
             for name, component in self.components().items()
         ]
         return json_response({"status": self.state(), "components": rows})
+
+
+_STATUS = {"type": "string", "enum": [str(state) for state in State]}
+OPENAPI_PATHS: dict[str, Any] = {
+    "/api/v1/health": {
+        "get": {
+            "summary": "Every component, how it is, why, and how to mend it",
+            "responses": {
+                "200": {
+                    "description": "The worst state and the components",
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "type": "object",
+                                "required": ["status", "components"],
+                                "properties": {
+                                    "status": _STATUS,
+                                    "components": {
+                                        "type": "array",
+                                        "items": {
+                                            "type": "object",
+                                            "required": ["name", "state", "detail", "mend"],
+                                            "properties": {
+                                                "name": {"type": "string"},
+                                                "state": _STATUS,
+                                                "detail": {"type": "string"},
+                                                "mend": {"type": "string"},
+                                            },
+                                        },
+                                    },
+                                },
+                            }
+                        }
+                    },
+                }
+            },
+        }
+    },
+}

@@ -17,6 +17,7 @@ _TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": _TEXT}
 
 _INCIDENT: dict[str, Any] = {
+    "title": "Incident",
     "type": "object",
     "required": ["id", "fingerprint", "series", "signal", "state", "tier", "worst", "opened_at"],
     "properties": {
@@ -52,6 +53,7 @@ _INCIDENT: dict[str, Any] = {
     },
 }
 _SILENCE: dict[str, Any] = {
+    "title": "Silence",
     "type": "object",
     "required": ["id", "kind", "matchers", "starts_at", "ends_at"],
     "properties": {
@@ -69,7 +71,7 @@ _SILENCE: dict[str, Any] = {
 _ERROR = {"$ref": "#/components/responses/Error"}
 
 
-def _answer(schema: dict[str, Any], summary: str = "OK") -> dict[str, Any]:
+def _answer(schema: dict[str, Any], summary: str = "As asked") -> dict[str, Any]:
     return {"description": summary, "content": {"application/json": {"schema": schema}}}
 
 
