@@ -116,8 +116,10 @@ def test_any_bytes_into_any_framer(junk: bytes, places: list[int]) -> None:
     read_headers(junk)
 
 
+#: Whole numbers that the decoder keeps exact; a larger one is no count of anything.
+_WHOLE = st.integers(-(2**63), 2**64 - 1)
 _DOCUMENTS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    st.none() | st.booleans() | _WHOLE | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
     max_leaves=6,
 )
@@ -135,6 +137,19 @@ def test_json_streams(data: st.DataObject) -> None:
         stream = b"\n".join(json.dumps(d, indent=indent).encode() for d in documents)
     places = data.draw(st.lists(st.integers(0, len(stream)), max_size=20))
     assert [doc for _, doc in _framed(JSONStreamFramer, cut(stream, places)).seen] == documents
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(min_value=2**64), st.booleans())
+def test_numbers_past_64_bits_are_no_counts(number: int, streamed: bool) -> None:
+    usage = json.dumps({"prompt_tokens": number, "completion_tokens": 7, "total_tokens": -number})
+    document = f'{{"model":"m","choices":[],"usage":{usage}}}'.encode()
+    endpoint = recognise("openai", "openai", "POST", "/v1/chat/completions", "", {})
+    kind = "text/event-stream" if streamed else "application/json"
+    parser = response_parser(endpoint, NO_FACTS, 200, {"content-type": kind})
+    parser.feed(b"data: " + document + b"\n\n" if streamed else document)
+    read = parser.close(complete=True)
+    assert (read.input_tokens, read.output_tokens, read.total_tokens) == (None, 7, None)
 
 
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=9), _OBJECTS), max_size=5), st.data())
