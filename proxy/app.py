@@ -39,7 +39,7 @@ from proxy.http.pool import Pools
 from proxy.http.ports import RunningCalls, Services
 from proxy.http.routing import Router
 from proxy.http.server import DataServer
-from proxy.incidents import BookRules, IncidentBook
+from proxy.incidents import BookRules, IncidentBook, fleet_spend
 from proxy.journal import Journal, JournalBusyError
 from proxy.judge import Judge
 from proxy.keeping import keep, restore
@@ -51,6 +51,7 @@ from proxy.metrics_usage import usage_readings
 from proxy.peers import Peers, socket_folder
 from proxy.pricing import Pricer
 from proxy.states import state_checks, state_readings
+from proxy.reports import scheduled
 from proxy.store.store import Store
 from proxy.store.tasks import cancel
 from proxy.version import VERSION
@@ -155,9 +156,17 @@ class App:
             store.documents,
             self.clock,
             recorder=self.recorder,
+            spent=fleet_spend(store.counters),
             rules=BookRules.of(settings.alerts.incidents),
         )
-        self.alerts = AlertService(settings.alerts, store.documents, self.clock)
+        self.alerts = AlertService(
+            settings.alerts,
+            store.documents,
+            self.clock,
+            make_report=scheduled(store.counters, self.incidents.store, self.clock),
+            delivered=self.incidents.delivered,
+            base_url=self._admin_url,
+        )
         self.incidents.subscribe(self.alerts.notify)
         self.enforcement = Enforcement(
             gate=self.gate,
@@ -311,6 +320,8 @@ class App:
             settings.blast_radius,
         )
         self.judge.configure(settings.detection, settings.policies)
+        self.incidents.rules = BookRules.of(settings.alerts.incidents)
+        self.alerts.configure(settings.alerts)
         self.last_config_error = None
         self.runtime.config_reloads["ok"] += 1
         self.runtime.config_loaded_at = self.clock()
@@ -386,8 +397,14 @@ class App:
         return self.settings.data_dir / f"engine-{self._index}.json"
 
     def _link(self, incident: str) -> str:
-        base = self.settings.admin.public_url or (self._admin.url if self._admin else "")
+        base = self._admin_url()
         return f"{base}/incidents/{incident}" if base and incident else ""
+
+    def _admin_url(self) -> str:
+        """Where the dashboard is; empty where only worker 0 knows the port."""
+        admin, port = self.settings.admin, self.settings.server.admin_port
+        known = self._admin.url if self._admin else f"http://127.0.0.1:{port}" if port else ""
+        return admin.public_url or known
 
     def _tls(self) -> ssl.SSLContext | None:
         tls = self.settings.server.tls

@@ -212,6 +212,10 @@ class IncidentBook:
             lambda live: (live.with_entry(now, kind, text), None) if live is not None else None,
         )
 
+    async def delivered(self, fingerprint: str, receiver: str, kind: str) -> None:
+        """An alert arrived, or could not; the incident's timeline says so."""
+        await self.note(fingerprint, "notified", f"{receiver}: {kind}")
+
     async def _close(
         self, incident_id: str, state: State, actor: str, resolution: str, root_cause: str
     ) -> Incident | None:

@@ -83,23 +83,25 @@ class Outbox:
     def __init__(
         self,
         documents: Documents,
-        receivers: Mapping[str, Receiver],
-        net: Net,
-        settings: OutboxSettings,
         clock: Callable[[], float],
         told: Told | None = None,
     ) -> None:
         self._documents = documents
-        self._receivers = receivers
-        self._net = net
-        self._settings = settings
         self._clock = clock
         self._told = told
-        self._limit = asyncio.Semaphore(settings.parallel)
         self.delivered = 0
         self.dead = 0
         self.failures: dict[tuple[str, str], int] = {}
         self.lanes: set[str] = set()
+
+    def configure(
+        self, receivers: Mapping[str, Receiver], net: Net, settings: OutboxSettings
+    ) -> None:
+        """Say where messages go and how they are tried; before the first delivery."""
+        self._receivers = receivers
+        self._net = net
+        self._settings = settings
+        self._limit = asyncio.Semaphore(settings.parallel)
 
     async def put(self, message: Message) -> None:
         """Keep a message for delivery; one that is or was here is not kept twice."""

@@ -71,6 +71,8 @@ class AlertService:
         Makes the message of a scheduled report for a span.
     delivered
         Told (fingerprint, receiver, kind) of each delivery, for the timeline.
+    base_url
+        Where the dashboard is, for links, unless ``external_url`` says it.
     """
 
     def __init__(
@@ -81,29 +83,17 @@ class AlertService:
         *,
         make_report: MakeReport | None = None,
         delivered: Delivered | None = None,
+        base_url: Callable[[], str] = str,
     ) -> None:
-        self.settings = settings
         self._store = store
         self._clock = clock
         self._incidents = IncidentStore(store)
         self._make_report = make_report
         self._delivered = delivered
-        self._root = build_routes(settings.route)
-        receivers = {one.name: build_receiver(one) for one in settings.receivers}
-        self._traits = {
-            one.name: ReceiverTraits(
-                one.name, receivers[one.name].per_incident, one.pages, one.send_resolved
-            )
-            for one in settings.receivers
-        }
-        self._net = Net(
-            allowed=settings.allow_addresses,
-            follow_redirects=settings.follow_redirects,
-            timeout_seconds=settings.outbox.timeout_seconds,
-            answer_bytes=settings.outbox.answer_bytes,
-            now=clock,
-        )
-        self.outbox = Outbox(store, receivers, self._net, settings.outbox, clock, self._settled)
+        self._base_url = base_url
+        self._next: AlertsSettings | None = None
+        self.outbox = Outbox(store, clock, self._settled)
+        self._take_settings(settings)
         self.silences = Silences(store)
         self.muted: dict[tuple[str, str], Muted] = {}
         self.leading = False
@@ -117,9 +107,33 @@ class AlertService:
         self._deliver = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
+    def _take_settings(self, settings: AlertsSettings) -> None:
+        self.settings = settings
+        self._root = build_routes(settings.route)
+        receivers = {one.name: build_receiver(one) for one in settings.receivers}
+        self._traits = {
+            one.name: ReceiverTraits(
+                one.name, receivers[one.name].per_incident, one.pages, one.send_resolved
+            )
+            for one in settings.receivers
+        }
+        self._net = Net(
+            allowed=settings.allow_addresses,
+            follow_redirects=settings.follow_redirects,
+            timeout_seconds=settings.outbox.timeout_seconds,
+            answer_bytes=settings.outbox.answer_bytes,
+            now=self._clock,
+        )
+        self.outbox.configure(receivers, self._net, settings.outbox)
+
+    def configure(self, settings: AlertsSettings) -> None:
+        """Take other settings at the next look; what receivers were told stays known."""
+        self._next = settings
+        self._wake.set()
+
     async def start(self) -> None:
         """Start the loops."""
-        if self.settings.enabled and not self._tasks:
+        if not self._tasks:
             self._tasks = [
                 asyncio.create_task(self._lead(), name="alerts-plan"),
                 asyncio.create_task(self._work(), name="alerts-outbox"),
@@ -146,8 +160,13 @@ class AlertService:
         StoreError
             Where the store is away; nothing is lost by trying again.
         """
+        if self._next is not None:
+            # A message under way over the old connections fails, and is tried again.
+            net, settings, self._next = self._net, self._next, None
+            self._take_settings(settings)
+            await net.close()
         led = self.leading
-        self.leading = await self._store.lease(LEASE, _LEASE_SECONDS)
+        self.leading = self.settings.enabled and await self._store.lease(LEASE, _LEASE_SECONDS)
         if not self.leading:
             return _TICK_SECONDS
         if not led:
@@ -221,6 +240,9 @@ class AlertService:
     async def _tick(self) -> float:
         """Plan once; seconds until the next look."""
         now = self._clock()
+        if not self.settings.external_url and (base := self._base_url()):
+            # Known only once the admin port listens.
+            self.settings = self.settings.model_copy(update={"external_url": base})
         await self.silences.refresh(now)
         self._forget(now)
         world = World(
