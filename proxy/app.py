@@ -50,8 +50,8 @@ from proxy.metrics import Exposition, RuntimeMetrics, process_readings
 from proxy.metrics_usage import usage_readings
 from proxy.peers import Peers, socket_folder
 from proxy.pricing import Pricer
-from proxy.states import state_checks, state_readings
 from proxy.reports import scheduled
+from proxy.states import state_checks, state_readings
 from proxy.store.store import Store
 from proxy.store.tasks import cancel
 from proxy.version import VERSION
