@@ -63,9 +63,7 @@ class LazyGroup(typer.core.TyperGroup):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
         formatter.write_paragraph()
         formatter.write_text("Begin with: tokenweir serve")
-        formatter.write_text(
-            'Shell completion: eval "$(_TOKENWEIR_COMPLETE=source_bash tokenweir)"'
-        )
+        formatter.write_text("Shell completion: tokenweir --install-completion")
 
 
 def _command(target: Any, name: str) -> Any:
@@ -78,7 +76,7 @@ def _command(target: Any, name: str) -> Any:
     return command
 
 
-app = typer.Typer(cls=LazyGroup, add_completion=False, pretty_exceptions_show_locals=False)
+app = typer.Typer(cls=LazyGroup, pretty_exceptions_show_locals=False)
 
 
 @app.callback(invoke_without_command=True)

@@ -38,7 +38,10 @@ def backtest(
         Path | None, typer.Option(help="Where verdicts and actions go, one JSON line each.")
     ] = None,
 ) -> None:
-    """Replay observations through engine and policy: what would have been alarmed and stopped."""
+    """Replay observations through engine and policy: what would have been alarmed and stopped.
+
+    Examples:  tokenweir backtest --observations calls.jsonl.gz --config tokenweir.yaml
+    """
     console = Console(stderr=True)
     replay = _replay(config, console)
     started = perf_counter()

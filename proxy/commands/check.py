@@ -22,7 +22,10 @@ def check(
         bool, typer.Option("--schema", help="Print the JSON Schema for editors instead.")
     ] = False,
 ) -> None:
-    """Print every fault as file:line:column: path: what. Exit 0: none, 2: some."""
+    """Print every fault as file:line:column: path: what. Exit 0: none, 2: some.
+
+    Examples:  tokenweir check tokenweir.yaml   ·   tokenweir check --schema
+    """
     if schema:
         typer.echo(json.dumps(config.schema(), indent=2))
         return

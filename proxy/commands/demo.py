@@ -41,6 +41,8 @@ def demo(
 
     No API key, no network: the provider is a local one. Beside the run, the same agents run
     without Tokenweir, so that what was saved is measured and not guessed.
+
+    Examples:  tokenweir demo   ·   tokenweir demo --seconds 60 --seed 3
     """
     console = Console()
     with tempfile.TemporaryDirectory(prefix="tokenweir-demo-") as folder:
@@ -179,7 +181,9 @@ class _Demo:
             input_tokens=agent.tally.input_tokens,
             output_tokens=agent.tally.output_tokens,
         )
-        price = self._pricer.price("openai", MODEL, usage, upstream_url=_PROVIDER_URL, at=time.time())
+        price = self._pricer.price(
+            "openai", MODEL, usage, upstream_url=_PROVIDER_URL, at=time.time()
+        )
         return price.cost_nano_usd / 1e9
 
     def _view(self, agents: list[Agent], twins: list[Agent], states: dict[str, str]) -> Group:

@@ -38,7 +38,10 @@ def explain(
     admin_url: AdminUrl = DEFAULT_URL,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Say what would happen to such a call now. Nothing is counted."""
+    """Say what would happen to such a call now. Nothing is counted.
+
+    Examples:  tokenweir explain --agent refunds --model gpt-4o-mini --max-tokens 500
+    """
     found = AdminClient(admin_url, data_dir).get(
         "/api/v1/explain",
         key=key,

@@ -45,7 +45,11 @@ def export(
     project: Annotated[str | None, typer.Option(help="Only this project's calls.")] = None,
     key: Annotated[str | None, typer.Option(help="Only this key's calls.")] = None,
 ) -> None:
-    """Write the calls of the journal and of imports as JSON lines, CSV, Parquet or FOCUS."""
+    """Write the calls of the journal and of imports as JSON lines, CSV, Parquet or FOCUS.
+
+    Examples:  tokenweir export november.parquet --since 2026-11-01   ·   tokenweir export
+    --agent refunds
+    """
     console = Console(stderr=True)
     settings = config.load(config_file) if config_file else Settings()
     home = (data_dir or settings.data_dir).expanduser()

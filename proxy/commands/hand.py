@@ -51,7 +51,10 @@ def block(
     admin_url: AdminUrl = DEFAULT_URL,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Block a key, an agent, a model, ... on every replica within a second."""
+    """Block a key, an agent, a model, ... on every replica within a second.
+
+    Examples:  tokenweir block agent=refunds --for 1h --why "loops on refunds"
+    """
     asked = {**_asked(series, for_, why), "kind": "block", "cut": not keep_streams}
     _act(AdminClient(admin_url, data_dir), asked)
 
@@ -66,7 +69,10 @@ def throttle(
     admin_url: AdminUrl = DEFAULT_URL,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Let only so many calls a second pass."""
+    """Let only so many calls a second pass.
+
+    Examples:  tokenweir throttle project=search --rate 2 --for 30m
+    """
     asked = {**_asked(series, for_, why), "kind": "throttle", "rate_per_second": rate}
     _act(AdminClient(admin_url, data_dir), asked)
 
@@ -77,7 +83,10 @@ def release(
     admin_url: AdminUrl = DEFAULT_URL,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Lift a block, a throttle or a downgrade."""
+    """Lift a block, a throttle or a downgrade.
+
+    Examples:  tokenweir release agent=refunds --why "the loop is mended"
+    """
     client = AdminClient(admin_url, data_dir)
     ids = [what]
     if "=" in what:
@@ -102,7 +111,10 @@ def status(
     admin_url: AdminUrl = DEFAULT_URL,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """What is in force, budgets and limits, and how the parts are."""
+    """What is in force, budgets and limits, and how the parts are.
+
+    Examples:  tokenweir status   ·   tokenweir status --watch
+    """
     client = AdminClient(admin_url, data_dir)
     console = Console()
     if not watch:

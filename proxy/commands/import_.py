@@ -76,6 +76,9 @@ def import_(
 
     Importing the same rows again changes nothing. A row that can't be read is set
     aside in FILE.rejected.jsonl with its line and the reason; the rest goes in.
+
+    Examples:  tokenweir import litellm-spend.jsonl.gz   ·   tokenweir import calls.csv
+    --column ts=when --column cost_usd=cost
     """
     console = Console(stderr=True)
     settings = config.load(config_file) if config_file else Settings()

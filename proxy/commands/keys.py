@@ -54,7 +54,10 @@ def create(
     admin_url: AdminUrl = DEFAULT_URL,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Issue a key. Its secret is shown this once."""
+    """Issue a key. Its secret is shown this once.
+
+    Examples:  tokenweir keys create --name ci --project build --budget-usd 20 --per month
+    """
     body: dict[str, Any] = {
         "name": name,
         "owner": owner,
@@ -73,7 +76,10 @@ def create(
 
 @app.command("list")
 def list_(admin_url: AdminUrl = DEFAULT_URL, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """All keys that the proxy issued, and named or disabled others."""
+    """All keys that the proxy issued, and named or disabled others.
+
+    Examples:  tokenweir keys list
+    """
     table = Table("id", "key", "name", "owner", "project", "state", "ends")
     for key in AdminClient(admin_url, data_dir).get("/api/v1/keys")["keys"]:
         ends = key.get("expires_at")
@@ -92,7 +98,10 @@ def disable(
     admin_url: AdminUrl = DEFAULT_URL,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Refuse a key everywhere, until a person enables it; its streams are cut."""
+    """Refuse a key everywhere, until a person enables it; its streams are cut.
+
+    Examples:  tokenweir keys disable key_0123456789ab --why "leaked"
+    """
     _change(AdminClient(admin_url, data_dir), key, "disable", {"reason": why})
     typer.echo(f"{key} is disabled")
 
@@ -101,7 +110,10 @@ def disable(
 def enable(
     key: Key, admin_url: AdminUrl = DEFAULT_URL, data_dir: DataDir = DEFAULT_DATA_DIR
 ) -> None:
-    """Let a disabled key in again."""
+    """Let a disabled key in again.
+
+    Examples:  tokenweir keys enable ci
+    """
     _change(AdminClient(admin_url, data_dir), key, "enable", {})
     typer.echo(f"{key} is enabled")
 
@@ -115,7 +127,10 @@ def rotate(
     admin_url: AdminUrl = DEFAULT_URL,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Give a key a new secret; its name, limits and history stay."""
+    """Give a key a new secret; its name, limits and history stay.
+
+    Examples:  tokenweir keys rotate ci --overlap-seconds 3600
+    """
     body = {} if overlap_seconds is None else {"overlap_seconds": overlap_seconds}
     _show_secret(_change(AdminClient(admin_url, data_dir), key, "rotate", body))
 
@@ -127,7 +142,10 @@ def expire(
     admin_url: AdminUrl = DEFAULT_URL,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Set a key's end."""
+    """Set a key's end.
+
+    Examples:  tokenweir keys expire ci --in-days 30
+    """
     client = AdminClient(admin_url, data_dir)
     made = _change(client, key, "expire", {"in_seconds": in_days * 86_400})
     ends = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(made["expires_at"]))

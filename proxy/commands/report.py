@@ -54,7 +54,8 @@ def report(
 ) -> None:
     """Report spend by team, model and agent, anomalies, a forecast and fitting limits.
 
-    Example: tokenweir report --period 2026-11 --format pdf --out november.pdf
+    Examples:  tokenweir report --out month.html   ·   tokenweir report --period 2026-11
+    --format pdf --out november.pdf
     """
     console = Console(stderr=True)
     settings = config.load(config_file) if config_file else Settings()

@@ -65,6 +65,8 @@ def simulate(
 
     Each incident is put into the last day of your history and judged by the engine and
     policies of the configuration, once with it and once without. Nothing is sent.
+
+    Examples:  tokenweir simulate   ·   tokenweir simulate --config tokenweir.yaml --json
     """
     console = Console(stderr=True)
     settings = config.load(config_file) if config_file else Settings()

@@ -56,6 +56,8 @@ def tune(
 
     Your history is taken as healthy. Nothing is changed: read the reasons, then take
     over what you agree with.
+
+    Examples:  tokenweir tune   ·   tokenweir tune --config tokenweir.yaml --report tuning.html
     """
     console = Console(stderr=True)
     try:
