@@ -115,6 +115,8 @@ class Engine(Lane):
         if fleet is None:
             fleet = state.fleet = {}
         window = state.window
+        if bucket - window.bucket > HALF_HOUR:
+            self._close(state)
         window.advance(bucket)
         rows, tokens = [], []
         for row in sorted(buckets):

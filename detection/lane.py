@@ -5,7 +5,7 @@ detector that raises is counted and off for that series.
 
 The same observations and sweeps give the same verdicts. A call is looked at for
 repetition, failure, excess and newcomers at once; its counts wait in its cell
-until at most sixteen calls or five minutes have come together, so that a count is at
+until at most sixteen calls or one minute have come together, so that a count is at
 most fifteen calls late, and fewer where an alarm is near.
 """
 
@@ -32,7 +32,7 @@ from detection.types import (
 #: What enforcement did to calls that never reached a provider.
 STOPPED = frozenset(("block", "unavailable", "disabled", "forbidden"))
 ROOM = 16
-LATEST = 30
+LATEST = 6
 SUSPECT_SECONDS = 6 * 3600.0
 
 
@@ -144,6 +144,8 @@ class Lane:
                 window.calls += calls
                 window.cost += cost
             else:
+                if bucket - window.bucket > HALF_HOUR:
+                    self._close(state)
                 window.add(bucket, calls, cost)
             if state.tokens is not None:
                 state.tokens.add(bucket, cell.tokens, 0)
@@ -187,6 +189,12 @@ class Lane:
         state.alarm_cost = window.cost + min(view.room_cost, NEVER - window.cost)
         state.alarm_bucket = bucket - bucket % HALF_HOUR + HALF_HOUR
         return told
+
+    def _close(self, state: SeriesState) -> None:
+        """Learn the last half-hour before a silence, which the window is about to forget."""
+        if state.profile is not None:
+            end = (state.window.bucket // HALF_HOUR + 1) * HALF_HOUR
+            state.profile.roll(state.window, end, suspect=self._suspect(state))
 
     def _suspect(self, state: SeriesState) -> bool:
         return any(

@@ -99,8 +99,9 @@ class Profile:
         calls = cost = 0
         maxima = [0] * len(WINDOWS)
         if back <= HALF_HOUR:
-            calls = window.calls_in(back + HALF_HOUR) - (window.calls_in(back) if back else 0)
-            cost = window.cost_in(back + HALF_HOUR) - (window.cost_in(back) if back else 0)
+            # The running bucket counts as one of the last so many.
+            calls = window.calls_in(back + 1 + HALF_HOUR) - window.calls_in(back + 1)
+            cost = window.cost_in(back + 1 + HALF_HOUR) - window.cost_in(back + 1)
         if calls:
             maxima = _maxima(window, back, calls, cost)
         self._count(self.rolled, calls, cost)
