@@ -250,9 +250,11 @@ class Lab:
         """The sum of a metric's samples (a name may hold labels)."""
         total = 0.0
         for line in (proxy or self.proxy).text("/metrics").splitlines():
-            if line.startswith((name + " ", name + "{")) or line.startswith(name + "}"):
-                total += float(line.rpartition(" ")[2])
-            elif "{" in name and line.startswith(name):
+            if (
+                line.startswith((name + " ", name + "{"))
+                or line.startswith(name + "}")
+                or ("{" in name and line.startswith(name))
+            ):
                 total += float(line.rpartition(" ")[2])
         return total
 

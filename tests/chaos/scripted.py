@@ -49,6 +49,7 @@ class Script:
     def __init__(self, try_header: str) -> None:
         self._try_header = try_header
         self.arrived: list[str] = []
+        self.unnamed = 0
         self.requests: list[Received] = []
         self.gone: list[tuple[str, float]] = []
 
@@ -57,6 +58,8 @@ class Script:
             name = request.header(self._try_header)
             if name is not None:
                 self.arrived.append(name)
+            else:
+                self.unnamed += 1
             self.requests.append(request)
             del self.requests[:-200]
             act = _BEHAVIOURS.get(request.header("x-do") or "")

@@ -314,4 +314,3 @@ def partitioned(lab: StoreLab) -> None:
     lab.store_is(True, proxy=other)
     passed += sum(lab.call(headers=agent).status == 200 for _ in range(LIMIT + 5))
     assert passed <= LIMIT, f"{passed} of {LIMIT} passed in all"
-

@@ -1,0 +1,204 @@
+"""Requests that are wrong, hostile or slow (rows 1-25), beside traffic that is sound.
+
+Owns: what each must be answered, and that nothing of it reached an upstream.
+Must never: repeat the raw requests, which `tests/chaos/test_http_in.py` holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import time
+from pathlib import Path
+
+from tests.chaos.lab import Lab, chat, fault
+from tests.chaos.scenarios.bodies import memory_bytes
+from tests.chaos.scripted import STREAM_HEAD, behaviour, chunk
+from tests.chaos.test_http_in import BODY, LENGTH, POST, REFUSED
+from tests.rig import Raw, Received, wait_for
+
+MEGABYTE = 1 << 20
+
+
+def make_shared(folder: Path) -> Lab:
+    """The group's lab: short deadlines, and a second that follows none."""
+    deadlines = {"header_timeout_seconds": 1.0, "body_timeout_seconds": 1.0}
+    lab = Lab(folder, {"server": {**deadlines, "idle_timeout_seconds": 2.0}})
+    return lab
+
+
+NAMES = {
+    1: "Content-Length with Transfer-Encoding",
+    2: "two Content-Lengths",
+    3: "Content-Length: +5",
+    4: "an odd Transfer-Encoding",
+    5: "HTTP/1.0 with chunks",
+    6: "two Hosts, or none",
+    7: "a Host with a path in it",
+    8: "folded lines, bare LF, NUL, space before colon",
+    9: "LF in a chunk extension, overflowing chunk size",
+    10: "an oversize field, 140 fields",
+    13: "`..` segments, plain and encoded",
+    15: "an HTTP/2.0 request line",
+    16: "CONNECT",
+    23: "CR and LF in an agent's name",
+}
+
+
+def refused(row: int, name: str) -> None:
+    cases = [case for case in REFUSED if case.startswith(f"row{row}-")]
+    assert cases, f"no raw request for row {row}"
+
+    @fault(row, name, tries=3)
+    def run(lab: Lab) -> None:
+        before = lab.script.unnamed
+        for case in cases:
+            request, status = REFUSED[case]
+            with Raw(lab.proxy.port) as raw:
+                with contextlib.suppress(ConnectionError):  # refused before the last byte
+                    raw.send(request)
+                answer = raw.all()
+            assert answer.startswith(b"HTTP/1.1 %d " % status), (case, answer[:100])
+        assert lab.script.unnamed == before, "it reached the upstream"
+
+
+for _row, _name in NAMES.items():
+    refused(_row, _name)
+
+
+def sent_to(lab: Lab, target: str) -> str:
+    """The request line that an upstream gets for a target."""
+    headers = {"Host": "evil.test"}
+    assert lab.call(method="GET", path=target, headers=headers).status == 200
+    request = lab.script.last()
+    assert request.header("host") == f"127.0.0.1:{lab.upstream.port}"
+    return request.line
+
+
+@fault(11, "an absolute-form target")
+def absolute_target(lab: Lab) -> None:
+    assert sent_to(lab, "http://evil.test/v1/models") == "GET /v1/models HTTP/1.1"
+
+
+@fault(12, "a target that begins with //")
+def double_slash(lab: Lab) -> None:
+    assert "//evil.test/x HTTP/1.1" in sent_to(lab, "//evil.test/x")
+
+
+@fault(14, "%2F and %3A in a path")
+def encoded_path(lab: Lab) -> None:
+    assert sent_to(lab, "/v1/files/a%2Fb%3Ac?q=%20") == "GET /v1/files/a%2Fb%3Ac?q=%20 HTTP/1.1"
+
+
+@fault(17, "a gzip bomb as a request's body", tries=2)
+def gzip_bomb(lab: Lab) -> None:
+    bomb = gzip.compress(bytes(256 * MEGABYTE), 6)
+    before = memory_bytes(lab)
+    reply = lab.call(bomb, headers={"Content-Encoding": "gzip"})
+    assert reply.status == 200
+    assert lab.script.last().body == bomb
+    assert memory_bytes(lab) - before < 64 * MEGABYTE, "it was inflated"
+
+
+@fault(18, "a body over the limit")
+def body_over_limit(lab: Lab) -> None:
+    before = lab.script.unnamed
+    with Raw(lab.proxy.port) as raw:
+        raw.send(POST + b"Content-Length: 99999999999\r\n\r\n")
+        assert raw.all().startswith(b"HTTP/1.1 413 ")
+    assert lab.script.unnamed == before
+
+
+@fault(19, "slow head, slow body, idle connection", tries=1)
+def slow_clients(lab: Lab) -> None:
+    before = lab.script.unnamed
+    pieces = (b"", b"POST /v1/chat", POST, POST + LENGTH + BODY[:5])
+    with contextlib.ExitStack() as stack:
+        links = [stack.enter_context(Raw(lab.proxy.port, timeout=30)) for _ in pieces]
+        for link, piece in zip(links, pieces, strict=True):
+            link.send(piece)
+        for link in links:
+            link.all()  # closed by the proxy, or the read times out
+    assert lab.script.unnamed == before
+
+
+@behaviour("flood")
+async def flood(
+    request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    name = request.header("x-try") or ""
+    writer.write(STREAM_HEAD)
+    FLOODED[name] = 0
+    while FLOODED[name] < 512 * MEGABYTE:
+        writer.write(chunk(bytes(65_536)))
+        await writer.drain()
+        FLOODED[name] += 65_536
+
+
+FLOODED: dict[str, int] = {}
+
+
+@fault(20, "a reader that stops reading", tries=2)
+def slow_reader(lab: Lab) -> None:
+    before = memory_bytes(lab)
+    name = lab.next_try()
+    with Raw(lab.proxy.port) as raw:
+        raw.send(lab.raw_request(chat(), do="flood", name=name))
+        raw.until(b"200 OK")
+
+        def rests() -> bool:
+            so_far = FLOODED[name]
+            time.sleep(0.3)
+            return FLOODED[name] == so_far
+
+        wait_for(rests, 20, "the upstream is paused")
+        assert FLOODED[name] < 64 * MEGABYTE, "everything was read ahead"
+        assert memory_bytes(lab) - before < 32 * MEGABYTE
+    assert lab.observation(name)["error_type"] == "client_disconnected"
+
+
+@fault(21, "1,000 pipelined requests", tries=1)
+def pipelined(lab: Lab) -> None:
+    requests = [lab.raw_request(method="GET", path="/v1/models") for _ in range(999)]
+    last = lab.raw_request(method="GET", path="/v1/models", headers={"Connection": "close"})
+    with Raw(lab.proxy.port, timeout=60) as raw:
+        raw.send(b"".join([*requests, last]))
+        assert raw.all().count(b"HTTP/1.1 200 OK") == 1000
+
+
+@fault(22, "fields that Connection lists")
+def listed_fields(lab: Lab) -> None:
+    listed = {"Connection": "x-agent-id, keep-alive", "X-Agent-Id": "listed-agent"}
+    plain = lab.raw_request(headers=listed).replace(b"X-Tokenweir-Agent: chaos\r\n", b"")
+    with Raw(lab.proxy.port) as raw:
+        assert b"200 OK" in raw.send(plain).until(b"Hello.")
+    assert lab.script.last().header("x-agent-id") is None
+    assert lab.last()["agent"] == "listed-agent"
+
+
+@fault(24, "Expect: 100-continue, then a refusal")
+def expectation(lab: Lab) -> None:
+    with Raw(lab.proxy.port) as raw:
+        request = lab.raw_request(headers={"Expect": "100-continue"})
+        head, _, body = request.partition(b"\r\n\r\n")
+        raw.send(head + b"\r\n\r\n")
+        assert raw.until(b"100 Continue\r\n\r\n").startswith(b"HTTP/1.1 100")
+        raw.send(body)
+        assert b"200 OK" in raw.until(b"Hello.")
+        raw.send(lab.raw_request(headers={"X-Tokenweir-Agent": "after"}))
+        assert b"200 OK" in raw.until(b"Hello."), "stray bytes on the connection"
+        before = lab.script.unnamed
+        raw.send(POST + b"Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n")
+        assert raw.all().startswith(b"HTTP/1.1 413 ")
+    assert lab.script.unnamed == before
+
+
+@fault(25, "x_agent_id with underscores")
+def underscores(lab: Lab) -> None:
+    plain = lab.raw_request(headers={"x_agent_id": "underscored"})
+    with Raw(lab.proxy.port) as raw:
+        raw.send(plain.replace(b"X-Tokenweir-Agent: chaos\r\n", b""))
+        assert b"200 OK" in raw.until(b"Hello.")
+    assert lab.script.last().header("x_agent_id") == "underscored"
+    assert lab.last()["agent"] != "underscored"
