@@ -23,7 +23,7 @@ _SECRET_HEADERS: Final = frozenset(
     {
         "authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key",
         "cookie", "set-cookie", "x-amz-security-token", "x-amz-signature", "x-auth-token",
-        "x-tokenweir-admin-token", "x-portkey-api-key", "helicone-auth", "cf-aig-authorization",
+        "x-portkey-api-key", "helicone-auth", "cf-aig-authorization",
         "ocp-apim-subscription-key", "x-csrf-token", "x-litellm-api-key", "x-vault-token",
         "sec-websocket-protocol",
     }

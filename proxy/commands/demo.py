@@ -36,18 +36,40 @@ _PROVIDER_URL = "https://api.openai.com"
 def demo(
     seconds: Annotated[float, typer.Option(min=15, max=110, help="How long it runs.")] = 40,
     seed: Annotated[int, typer.Option(help="The same seed gives the same agents.")] = 7,
+    provider_port: Annotated[
+        int | None,
+        typer.Option(help="Only run the local provider on this port, for trials without a key."),
+    ] = None,
 ) -> None:
     """Five healthy agents, one that starts to loop, and what Tokenweir does about it.
 
     No API key, no network: the provider is a local one. Beside the run, the same agents run
     without Tokenweir, so that what was saved is measured and not guessed.
 
-    Examples:  tokenweir demo   ·   tokenweir demo --seconds 60 --seed 3
+    Examples:  tokenweir demo   ·   tokenweir demo --provider-port 8790
     """
     console = Console()
+    if provider_port is not None:
+        asyncio.run(_provide(console, provider_port))
+        return
     with tempfile.TemporaryDirectory(prefix="tokenweir-demo-") as folder:
         story = asyncio.run(_Demo(console, Path(folder), seconds, seed).run())
     console.print(story)
+
+
+async def _provide(console: Console, port: int) -> None:
+    """Serve until interrupted."""
+    provider = DemoProvider()
+    try:
+        await provider.start(port)
+    except OSError as error:
+        console.print(f"[red]demo:[/] port {port} can't be used: {os.strerror(error.errno or 0)}", highlight=False)
+        raise typer.Exit(1) from None
+    console.print(f"a provider in OpenAI's format on {provider.url}, until you press Ctrl-C")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await provider.stop()
 
 
 class _Demo:

@@ -30,16 +30,15 @@ class DemoProvider:
         self.url = ""
         self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None:
-        """Listen on a free port of the loopback."""
+    async def start(self, port: int = 0) -> None:
+        """Listen on a port of the loopback; 0 takes a free one."""
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/chat/completions", self._chat)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
-        port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def stop(self) -> None:
         """Stop listening."""

@@ -22,10 +22,10 @@ _MAX_TAGS = 16
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _PRODUCT = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
-_AGENT_FIELDS = ("x-tokenweir-agent", "x-litellm-agent-id", "x-agent-id")
-_PROJECT_FIELDS = ("x-tokenweir-project", "openai-project")
-_USER_FIELDS = ("x-tokenweir-user", "helicone-user-id", "x-litellm-end-user-id")
-_SESSION_FIELDS = (
+AGENT_FIELDS = ("x-tokenweir-agent", "x-litellm-agent-id", "x-agent-id")
+PROJECT_FIELDS = ("x-tokenweir-project", "openai-project")
+USER_FIELDS = ("x-tokenweir-user", "helicone-user-id", "x-litellm-end-user-id")
+SESSION_FIELDS = (
     "x-tokenweir-session",
     "helicone-session-id",
     "x-claude-code-session-id",
@@ -34,9 +34,9 @@ _SESSION_FIELDS = (
     "session_id",
     "thread-id",
 )
-_METADATA_FIELDS = ("x-portkey-metadata", "cf-aig-metadata")
-_TAG_FIELDS = ("x-tokenweir-tags", "x-litellm-tags")
-_PROPERTY = "helicone-property-"
+METADATA_FIELDS = ("x-portkey-metadata", "cf-aig-metadata")
+TAG_FIELDS = ("x-tokenweir-tags", "x-litellm-tags")
+PROPERTY = "helicone-property-"
 _META_NAMES = {
     "_user": "user",
     "user": "user",
@@ -103,22 +103,22 @@ def credential_of(headers: Mapping[str, str], query: str) -> Credential | None:
 def read_head(headers: Mapping[str, str], path_agent: str | None, query: str) -> Identity:
     """Read a request's identity. Raises :class:`IdentityError` on a bad name."""
     found = Identity(
-        agent=_clean(path_agent, "the agent in the path") or _first(headers, _AGENT_FIELDS),
-        project=_first(headers, _PROJECT_FIELDS),
-        user=_first(headers, _USER_FIELDS),
-        session=_first(headers, _SESSION_FIELDS),
+        agent=_clean(path_agent, "the agent in the path") or _first(headers, AGENT_FIELDS),
+        project=_first(headers, PROJECT_FIELDS),
+        user=_first(headers, USER_FIELDS),
+        session=_first(headers, SESSION_FIELDS),
         tags={},
         credential=credential_of(headers, query),
     )
-    for name in _METADATA_FIELDS:
+    for name in METADATA_FIELDS:
         if name in headers:
             _from_metadata(found, headers[name])
-    for name in _TAG_FIELDS:
+    for name in TAG_FIELDS:
         if name in headers:
             _add_tags(found.tags, parse_tags(headers[name], name))
     for name, value in headers.items():
-        if name.startswith(_PROPERTY):
-            _add_tags(found.tags, {name[len(_PROPERTY) :]: value})
+        if name.startswith(PROPERTY):
+            _add_tags(found.tags, {name[len(PROPERTY) :]: value})
     return found
 
 

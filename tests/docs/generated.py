@@ -1,6 +1,6 @@
 """``python -m tests.docs.generated``: write the parts of the docs that the code knows best.
 
-Owns: the tables of docs/metrics.md and docs/cli.md, between the two marks in each.
+Owns: the tables of metrics.md, cli.md and headers.md, between the two marks in each.
 Must never: touch a line outside the marks.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin
 import typer.main
 
 from proxy.cli import COMMANDS, app
+from proxy.http import identity
 from proxy.metrics_catalogue import CATALOGUE, Metric
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -108,7 +109,22 @@ def _plain(text: str) -> str:
     return re.sub(r"\[/?\w+\]", "", text).replace("|", "\\|").strip()
 
 
-PAGES = {"metrics.md": metrics, "cli.md": commands}
+def headers() -> str:
+    """What names whom, in the order in which it wins."""
+    rows = (
+        ("agent", identity.AGENT_FIELDS),
+        ("project", identity.PROJECT_FIELDS),
+        ("user", identity.USER_FIELDS),
+        ("session", identity.SESSION_FIELDS),
+        ("tags", (*identity.TAG_FIELDS, f"{identity.PROPERTY}*")),
+        ("several at once", identity.METADATA_FIELDS),
+    )
+    lines = ["| names the | header, the first wins |", "| --- | --- |"]
+    lines += [f"| {what} | {', '.join(f'`{name}`' for name in names)} |" for what, names in rows]
+    return "\n".join(lines)
+
+
+PAGES = {"metrics.md": metrics, "cli.md": commands, "headers.md": headers}
 
 
 def renewed(page: str) -> str:
