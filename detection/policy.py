@@ -5,8 +5,9 @@ action lasts. Must never: read a clock, enforce anything, or stop a series for
 everyone (total, provider, model, endpoint) unless a limit or the policy names it.
 
 The ladder climbs while evidence is renewed: throttle, cheaper model, block. Each
-action expires by itself; after a block comes a half-open stretch in which a few
-calls pass, and a block that comes back lasts longer.
+action expires by itself, and is taken again if evidence comes after its end; after
+a block comes a half-open stretch in which a few calls pass, and a block that comes
+back lasts longer.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from hashlib import blake2s
 
 from detection.settings import LadderStep, PolicyRule, PolicySettings, matches_value
 from detection.state import WIDE
-from detection.types import Action, ActionKind, Series, Signal, Tier, Verdict
+from detection.types import Action, ActionKind, Dimension, Series, Signal, Tier, Verdict
 
+_HOLDING = frozenset((ActionKind.THROTTLE, ActionKind.DOWNGRADE, ActionKind.BLOCK))
+_TELLING = frozenset((ActionKind.NOTIFY, ActionKind.WEBHOOK))
 #: Never done on weak evidence.
 HARSH = frozenset((ActionKind.BLOCK, ActionKind.DISABLE_KEY, ActionKind.CUT_STREAMS))
 HALF_OPEN_SECONDS = 30.0
 FORGET_SECONDS = 3600.0
+FALLBACK_SECONDS = 60.0
 DEFAULT_RATE = 1.0
 
 Renewed = Callable[[Series, Signal], float | None]
@@ -30,7 +34,10 @@ Renewed = Callable[[Series, Signal], float | None]
 
 @dataclass(slots=True)
 class Rung:
-    """Where one verdict stands on its policy's ladder."""
+    """Where one verdict stands on its policy's ladder.
+
+    ``held`` is the last rung that holds traffic back, -1 for none yet.
+    """
 
     rule: PolicyRule
     verdict: Verdict
@@ -38,8 +45,10 @@ class Rung:
     step: int
     since: float
     until: float
+    usual_per_second: float | None = None
+    held: int = -1
+    blocked_until: float | None = None
     open: bool = True
-    probing: bool = False
 
 
 @dataclass(slots=True)
@@ -55,15 +64,23 @@ class Policy:
     """The table of policies and the ladders that are being climbed."""
 
     settings: PolicySettings = field(default_factory=PolicySettings)
+    #: Policies that could not be evaluated, and fell to their ``on_error``.
+    faults: int = 0
     _rungs: dict[str, Rung] = field(default_factory=dict)
     _blocks: dict[Series, Blocks] = field(default_factory=dict)
 
     def decide(
-        self, verdict: Verdict, now: float, tags: Mapping[str, str] | None = None
+        self,
+        verdict: Verdict,
+        now: float,
+        tags: Mapping[str, str] | None = None,
+        usual_per_second: float | None = None,
     ) -> list[Action]:
         """The actions a verdict calls for at once.
 
-        A verdict on a series that is still learned, or that is over, calls for none.
+        ``tags`` are those that all calls behind it carried, ``usual_per_second`` the
+        series' own usual rate. A verdict on a series that is still learned, or that is
+        over, calls for none.
         """
         if verdict.tier is Tier.NONE:
             rung = self._rungs.get(verdict.fingerprint)
@@ -75,11 +92,24 @@ class Policy:
         rule = self._rule(verdict, tags or {})
         if rule is None:
             return []
-        steps = tuple(s for s in rule.ladder if verdict.blockable or s.action not in HARSH)
-        if not steps or not self._may_stop(rule, verdict):
+        try:
+            return self._climb_on(rule, verdict, now, usual_per_second)
+        except Exception:
+            self.faults += 1
+            step = LadderStep(rule.on_error, FALLBACK_SECONDS)
+            rung = Rung(rule, verdict, (step,), 0, now, now + FALLBACK_SECONDS)
+            return [self._action(rung, step.action, now, rung.until, DEFAULT_RATE)]
+
+    def _climb_on(
+        self, rule: PolicyRule, verdict: Verdict, now: float, usual_per_second: float | None
+    ) -> list[Action]:
+        steps = tuple(s for s in rule.ladder if _fits(s.action, verdict))
+        if not self._may_stop(rule, verdict):
+            steps = tuple(s for s in steps if s.action in _TELLING)
+        if not steps:
             return []
         start = self._first_step(verdict, steps, now)
-        rung = Rung(rule, verdict, steps, start, now, 0.0)
+        rung = Rung(rule, verdict, steps, start, now, 0.0, usual_per_second)
         self._rungs[verdict.fingerprint] = rung
         return [self._act(rung, now)]
 
@@ -91,14 +121,17 @@ class Policy:
         actions = []
         for fingerprint, rung in list(self._rungs.items()):
             if self._block_over(rung, now):
-                rung.probing = True
+                rung.blocked_until = None
                 actions.append(self._half_open(rung, now))
                 continue
-            if rung.open and rung.step + 1 < len(rung.steps):
-                last = renewed(rung.verdict.series, rung.verdict.signal)
+            last = renewed(rung.verdict.series, rung.verdict.signal) if rung.open else None
+            if last is not None and last > rung.since:
                 due = now - rung.since >= rung.steps[rung.step].escalate_after_seconds
-                if due and last is not None and last > rung.since:
+                if due and rung.step + 1 < len(rung.steps):
                     rung.step, rung.since = rung.step + 1, now
+                    actions.append(self._act(rung, now))
+                elif last >= rung.until:
+                    rung.step, rung.since = max(rung.held, 0), now
                     actions.append(self._act(rung, now))
             if now > rung.until + FORGET_SECONDS or (not rung.open and now > rung.until + 60.0):
                 del self._rungs[fingerprint]
@@ -111,6 +144,9 @@ class Policy:
             match = rule.match
             series = verdict.series
             if match.signals and verdict.signal not in match.signals:
+                continue
+            # A limit or budget refuses by itself: more is done only where a policy names it.
+            if not match.signals and _refuses_itself(verdict):
                 continue
             if verdict.tier < match.tier.tier:
                 continue
@@ -146,32 +182,32 @@ class Policy:
         return 0
 
     def _block_over(self, rung: Rung, now: float) -> bool:
-        blocked = rung.steps[rung.step].action is ActionKind.BLOCK
+        until = rung.blocked_until
         return (
-            blocked
-            and not rung.probing
-            and rung.until <= now < rung.until + HALF_OPEN_SECONDS
+            until is not None
+            and until <= now < until + HALF_OPEN_SECONDS
             and rung.rule.half_open_probes > 0
         )
 
     def _act(self, rung: Rung, now: float) -> Action:
         step, verdict = rung.steps[rung.step], rung.verdict
         seconds = step.for_seconds
+        rate = None
         if step.action is ActionKind.BLOCK:
             blocks = self._blocks.setdefault(verdict.series, Blocks())
             seconds *= rung.rule.repeat_factor**blocks.times
             seconds = min(seconds, rung.rule.longest_seconds)
             blocks.times += 1
-            blocks.until = now + seconds
+            blocks.until = rung.blocked_until = now + seconds
+        elif step.action is ActionKind.THROTTLE:
+            rate = _rate(step, rung)
         seconds = min(seconds, rung.rule.longest_seconds)
-        rung.until = now + seconds
-        rate = None
-        if step.action is ActionKind.THROTTLE:
-            cap = verdict.detail.get("soft_cap_per_second")
-            rate = step.rate_per_second or DEFAULT_RATE
-            if isinstance(cap, int | float):
-                rate = max(rate, float(cap))
-        return self._action(rung, step.action, now, rung.until, rate)
+        if step.action in _HOLDING:
+            rung.held, rung.until = rung.step, now + seconds
+        elif rung.held < 0:
+            rung.until = now + seconds
+        until = None if step.action is ActionKind.DISABLE_KEY else now + seconds
+        return self._action(rung, step.action, now, until, rate)
 
     def _half_open(self, rung: Rung, now: float) -> Action:
         rate = rung.rule.half_open_probes / HALF_OPEN_SECONDS
@@ -183,12 +219,17 @@ class Policy:
         rung: Rung,
         kind: ActionKind,
         now: float,
-        until: float,
+        until: float | None,
         rate: float | None,
         *,
         half_open: bool = False,
     ) -> Action:
         verdict, step = rung.verdict, rung.steps[rung.step]
+        detail: dict[str, object] = {}
+        if half_open:
+            detail = {"half_open": True, "probes": rung.rule.half_open_probes}
+        elif kind is ActionKind.WEBHOOK:
+            detail = {"receiver": step.webhook}
         named = f"{rung.rule.name}|{verdict.fingerprint}|{kind}|{now:.3f}"
         return Action(
             id="act_" + blake2s(named.encode(), digest_size=8).hexdigest(),
@@ -205,8 +246,30 @@ class Policy:
             models=step.models if kind is ActionKind.DOWNGRADE else {},
             cut=step.cut and not half_open,
             incident=verdict.fingerprint,
-            detail={"half_open": True, "probes": rung.rule.half_open_probes} if half_open else {},
+            detail=detail,
         )
+
+
+def _rate(step: LadderStep, rung: Rung) -> float:
+    """Calls a second that a throttle lets through."""
+    if step.share_of_normal is not None and rung.usual_per_second:
+        return step.share_of_normal * rung.usual_per_second
+    rate = step.rate_per_second or DEFAULT_RATE
+    cap = rung.verdict.detail.get("soft_cap_per_second")
+    return max(rate, float(cap)) if isinstance(cap, int | float) else rate
+
+
+def _fits(kind: ActionKind, verdict: Verdict) -> bool:
+    """Whether a kind of action may be taken on such a verdict."""
+    if kind is ActionKind.DISABLE_KEY and verdict.series.dimension != Dimension.KEY:
+        return False
+    return verdict.blockable or kind not in HARSH or _refuses_itself(verdict)
+
+
+def _refuses_itself(verdict: Verdict) -> bool:
+    """Whether a limit or budget is told of, which refuses what is beyond it by itself."""
+    own = (Signal.BUDGET_BURN, Signal.HARD_LIMIT)
+    return verdict.signal in own and not verdict.blockable
 
 
 def reason(verdict: Verdict) -> str:

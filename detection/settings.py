@@ -241,7 +241,12 @@ class LadderStep:
 
     action: ActionKind = field(metadata=described("What is done on this rung."))
     for_seconds: float = field(
-        default=300.0, metadata=described("The action expires by itself after this.", gt=0)
+        default=300.0,
+        metadata=described(
+            "The action expires by itself after this, and is taken again if evidence comes after "
+            "its end; disable_key stays until a person lifts it.",
+            gt=0,
+        ),
     )
     escalate_after_seconds: float = field(
         default=3.0,
@@ -251,14 +256,24 @@ class LadderStep:
     )
     rate_per_second: float | None = field(
         default=None,
-        metadata=described("Calls a second that a throttle lets through.", gt=0),
+        metadata=described("Calls a second that a throttle lets through; 1 where unset.", gt=0),
+    )
+    share_of_normal: float | None = field(
+        default=None,
+        metadata=described(
+            "For throttle: this share of the series' own usual rate at this time of day; where "
+            "that isn't known yet, rate_per_second.",
+            gt=0,
+        ),
     )
     models: Mapping[str, str] = field(
         default_factory=dict,
         metadata=described("For downgrade: the model asked for -> the model given."),
     )
     cut: bool = field(default=False, metadata=described("Whether running streams end too."))
-    webhook: str = field(default="", metadata=described("The receiver that a webhook step calls."))
+    webhook: str = field(
+        default="", metadata=described("The webhook receiver that a webhook step calls.")
+    )
 
 
 @dataclass(frozen=True, slots=True)

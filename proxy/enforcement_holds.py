@@ -7,6 +7,7 @@ than the store has set aside.
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ class Holds:
         self._recover: list[_Item] = []
         self._floors: dict[str, int] = {}
         self.reports = 0
+        self._one_at_a_time = asyncio.Lock()
         if mirror is not None:
             counters.mirror = mirror.numbers
             self._recover = [_recovered(left, clock()) for left in mirror.left]
@@ -100,6 +102,10 @@ class Holds:
         StoreError
             No answer; the same report is repeated next time.
         """
+        async with self._one_at_a_time:
+            await self._report()
+
+    async def _report(self) -> None:
         by_shard: dict[int, list[_Item]] = {}
         for item in self._due():
             shard = zlib.crc32(item.name.encode()) % self._shards

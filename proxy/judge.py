@@ -14,11 +14,13 @@ import structlog
 from detection.engine import Engine
 from detection.policy import Policy
 from detection.settings import DetectionSettings, PolicySettings
-from detection.types import Action, FleetBucket, Observation, Series, Signal, Verdict
+from detection.types import Action, FleetBucket, Observation, Score, Series, Signal, Verdict
+from proxy.common_tags import CommonTags
 from proxy.incidents_model import Incident
 from proxy.metrics import RuntimeMetrics
 
 _log = structlog.get_logger("tokenweir.judge")
+_HALF_HOUR_SECONDS = 1800.0
 
 
 class Enforces(Protocol):
@@ -53,9 +55,16 @@ class Judge:
         self._incidents = incidents
         self._runtime = runtime
         self._now = now
+        self._tags = CommonTags()
+        self._look_at_tags()
+
+    def _look_at_tags(self) -> None:
+        self._tagged = any(rule.match.tags for rule in self.policy.settings.rules)
 
     def observe(self, observation: Observation) -> None:
         """Judge one finished call."""
+        if self._tagged:
+            self._tags.observe(observation)
         verdicts = self.engine.observe(observation)
         if verdicts:
             self.act(verdicts)
@@ -66,11 +75,22 @@ class Judge:
         if verdicts:
             self.act(verdicts)
 
+    def evidence(self, series: Series, score: Score) -> None:
+        """Take evidence that others found, such as a budget that burns."""
+        self.act(self.engine.submit(series, score, self._now()))
+
+    def tell(self, verdict: Verdict) -> None:
+        """Tell of a verdict that calls for no action."""
+        self._runtime.verdicts[(str(verdict.signal), verdict.tier.label)] += 1
+        self._incidents.on_verdict(verdict)
+
     def sweep(self) -> None:
         """End what is over, and judge what only time shows."""
         self.act(self.engine.sweep(self._now()))
         for name, count in self.engine.faults.items():
             self._runtime.detector_failures[name] = count
+        if self.policy.faults:
+            self._runtime.detector_failures["policy"] = self.policy.faults
 
     def climb(self) -> None:
         """Go up the ladders whose evidence is renewed, and open what a block closed."""
@@ -88,17 +108,24 @@ class Judge:
             engine.load(self.engine.dump())
             self.engine = engine
         self.policy.settings = policies
+        self._look_at_tags()
 
     def act(self, verdicts: Iterable[Verdict]) -> None:
         """Do what policy says of each verdict, and tell it."""
         for verdict in verdicts:
-            self._runtime.verdicts[(str(verdict.signal), verdict.tier.label)] += 1
             try:
-                self._incidents.on_verdict(verdict)
-                self._enforce(self.policy.decide(verdict, self._now()))
+                self.tell(verdict)
+                tags = self._tags.of(verdict.series)
+                usual = self._usual_per_second(verdict.series)
+                self._enforce(self.policy.decide(verdict, self._now(), tags, usual))
             except Exception:
-                self._runtime.detector_failures["policy"] += 1
+                self.policy.faults += 1
                 _log.exception("verdict_not_acted_on", signal=str(verdict.signal))
+
+    def _usual_per_second(self, series: Series) -> float | None:
+        view = self.engine.view(series, self._now())
+        usual = view.usual_calls_half_hour if view is not None else None
+        return None if usual is None else usual / _HALF_HOUR_SECONDS
 
     def _enforce(self, actions: Sequence[Action]) -> None:
         for action in self._enforcement.put_in_force(actions):
