@@ -8,7 +8,7 @@ guess a finding where there is too little data (``None`` then).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import sqrt
 from typing import Any
@@ -141,7 +141,10 @@ def explain(
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
     if metric == "cost" and not any(cell.cost_nano_usd for cell in cells):
         metric = "tokens"
-    rough = now - window_seconds if since is None else min(since, now - 1.0)
+    rough = now - window_seconds
+    if since is not None:
+        # What began within the newest cell is all that cell holds so far.
+        rough = min(since, now - 1.0, max((cell.start for cell in cells), default=since))
     first = _compare(cells, rough, now, metric, series)
     if first is None:
         return None
@@ -186,7 +189,7 @@ def _compare(
     inside_old = _total(s for who, s in before.items() if _belongs(who, top))
     inside_new = _total(s for who, s in after.items() if _belongs(who, top))
     priced = metric != "tokens"
-    models_before = {who[2] for who in before}
+    models_before = {who[2] for who in before} or {who[2] for who in after}
     return Explanation(
         metric=metric,
         since=onset,
@@ -208,14 +211,14 @@ def _compare(
         cost_so_far_nano_usd=round(new.cost) if priced else 0,
         excess_nano_usd=max(0, split.change) if priced else 0,
         cost_per_hour_nano_usd=round(new.cost / seconds * 3_600) if priced else 0,
-        projects=_projects(after),
+        projects=_projects((*before, *after)),
         detail={"baseline_seconds": covered},
     )
 
 
-def _projects(leaves: Leaves) -> tuple[str, ...]:
-    """The projects of the calls; none where some calls belong to no project."""
-    named = {who[_PROJECT] for who in leaves}
+def _projects(callers: Iterable[Combination]) -> tuple[str, ...]:
+    """The projects of the callers; none where some belong to no project."""
+    named = {who[_PROJECT] for who in callers}
     return tuple(sorted(name for name in named if name)) if None not in named else ()
 
 

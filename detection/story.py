@@ -104,7 +104,7 @@ def tell(
         parts.append("at a higher price per token")
     if e.new_models:
         parts.append("now also on " + ", ".join(e.new_models[:3]))
-    elif e.kind != "mix":
+    elif e.kind != "mix" and e.requests_ratio is not None:
         parts.append("model unchanged")
     if e.error_share is not None and e.error_share >= 0.1:
         parts.append(f"{e.error_share:.0%} of calls fail")

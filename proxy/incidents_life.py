@@ -225,12 +225,16 @@ _NARROW = frozenset(
 
 def explained(current: Incident, found: Mapping[str, Any]) -> Incident:
     """The incident with its root cause, as known now."""
-    projects = tuple(found["projects"]) if current.series.dimension in _NARROW else ()
+    projects = current.projects
+    if current.series.dimension in _NARROW:
+        # Its readers must be allowed every project that it tells of.
+        named = found["projects"]
+        projects = tuple(sorted({*projects, *named})) if named else ()
     return replace(
         current,
         explanation=dict(found),
         since=min(current.opened_at, found["since"]),
-        projects=current.projects or projects,
+        projects=projects,
         cost_nano_usd=max(current.cost_nano_usd, int(found["cost_so_far_nano_usd"])),
         cost_per_hour_nano_usd=int(found["cost_per_hour_nano_usd"]),
     )

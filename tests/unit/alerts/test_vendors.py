@@ -23,6 +23,7 @@ from proxy.alerts.receivers.mail import Email, EmailSettings
 from proxy.alerts.receivers.pagerduty import PagerDuty, PagerDutySettings
 from proxy.alerts.receivers.slack import Slack, SlackSettings
 from proxy.alerts.receivers.webhook import sign
+from tests.contract.vendors import pagerduty_faults, slack_faults
 from tests.unit.alerts.rig import (
     AGENT,
     NOW,
@@ -43,52 +44,26 @@ def receiver(**raw: Any) -> Any:
     return build_receiver(settings)
 
 
-def check_slack(payload: dict[str, Any]) -> None:
-    """Block Kit's limits: docs.slack.dev/reference/block-kit/blocks."""
-    assert 1 <= len(payload["blocks"]) <= 50
-    assert payload["text"]
-    for block in payload["blocks"]:
-        kind = block["type"]
-        assert kind in {"header", "section", "context", "actions"}
-        if kind == "header":
-            assert block["text"]["type"] == "plain_text"
-            assert 1 <= len(block["text"]["text"]) <= 150
-        if kind == "section":
-            assert "text" in block or "fields" in block
-            assert 1 <= len(block.get("text", {"text": "x"})["text"]) <= 3_000
-            assert len(block.get("fields", ())) <= 10
-            assert all(1 <= len(f["text"]) <= 2_000 for f in block.get("fields", ()))
-        if kind == "context":
-            assert 1 <= len(block["elements"]) <= 10
-        if kind == "actions":
-            for button in block["elements"]:
-                assert len(button["text"]["text"]) <= 75
-                assert len(button["url"]) <= 3_000
-                assert len(button["action_id"]) <= 255
-
-
-def check_pagerduty(event: dict[str, Any]) -> None:
-    """PD-CEF: developer.pagerduty.com/api-reference, "Send an event to PagerDuty"."""
-    assert set(event) <= {
-        "routing_key", "event_action", "dedup_key", "payload", "images", "links", "client",
-        "client_url",
-    }  # fmt: skip
-    assert event["event_action"] in {"trigger", "acknowledge", "resolve"}
-    assert 1 <= len(event["dedup_key"]) <= 255
-    if event["event_action"] != "trigger":
-        return
-    body = event["payload"]
-    assert 1 <= len(body["summary"]) <= 1_024
-    assert body["source"]
-    assert body["severity"] in {"critical", "warning", "error", "info"}
-    assert datetime.fromisoformat(body["timestamp"]).tzinfo is not None
-    assert all(link["href"].startswith("https://") for link in event.get("links", ()))
-
-
 @pytest.mark.parametrize("kind", ["firing", "acknowledged", "resolved", "digest", "report"])
 def test_slack_takes_every_message(kind: str) -> None:
     slack = Slack(SlackSettings(name="s", webhook_url=SecretStr("https://hooks.slack.test/x")))
-    check_slack(slack.payload(message(LONG, *[incident()] * 30, kind=kind, lines=("l" * 4_000,))))
+    payload = slack.payload(message(LONG, *[incident()] * 30, kind=kind, lines=("l" * 4_000,)))
+    assert slack_faults(payload) == []
+
+
+def test_the_checks_refuse_what_the_vendors_refuse() -> None:
+    duty = PagerDuty(PagerDutySettings(name="p", routing_key=SecretStr("k" * 32)))
+    event = duty.payload(message())
+    assert pagerduty_faults({**event, "routing_key": "short"})
+    assert pagerduty_faults({**event, "event_action": "fire"})
+    assert pagerduty_faults({n: v for n, v in event.items() if n != "payload"})
+    assert pagerduty_faults({**event, "payload": {**event["payload"], "severity": "P1"}})
+    slack = Slack(SlackSettings(name="s", webhook_url=SecretStr("https://hooks.slack.test/x")))
+    payload = slack.payload(message())
+    header = {"type": "header", "text": {"type": "plain_text", "text": "x" * 151}}
+    assert slack_faults({**payload, "blocks": [header]})
+    assert slack_faults({**payload, "blocks": [{"type": "table_of_contents"}]})
+    assert slack_faults({**payload, "blocks": payload["blocks"] * 20})
 
 
 def test_slack_says_channel_once_where_it_is_critical() -> None:
@@ -117,7 +92,7 @@ def test_pagerduty_takes_every_event(tier: Tier) -> None:
     duty = PagerDuty(PagerDutySettings(name="p", routing_key=SecretStr("k" * 32)))
     for kind in ("firing", "acknowledged", "resolved"):
         for one in (incident(tier=tier), LONG):
-            check_pagerduty(duty.payload(message(one, kind=kind)))
+            assert pagerduty_faults(duty.payload(message(one, kind=kind))) == []
     event = duty.payload(message(incident(tier=tier)))
     wanted = {Tier.EMERGENCY: "P1", Tier.CRITICAL: "P2", Tier.WARNING: "P3"}[tier]
     assert event["payload"]["custom_details"]["priority"] == wanted
