@@ -35,7 +35,7 @@ _NEXT = {
     Signal.AGENT_LOOP: "Stop the agent or throttle it, then look at the tool call it repeats.",
     Signal.RETRY_STORM: "Look at the error it retries; throttle it until the cause is mended.",
     Signal.ERROR_RATE: "Look at the errors' types: an outage, a bad deploy or a dead key.",
-    Signal.NEW_CLIENT: "Ask the key's owner; if the network is not theirs, disable and rotate the key.",
+    Signal.NEW_CLIENT: "Ask the key's owner; if the network isn't theirs, disable and rotate it.",
     Signal.NEW_KEY_MODEL: "Ask the owner whether the model is meant; else allow-list its models.",
     Signal.NEW_MODEL: "Check the model's price and who chose it.",
     Signal.NEW_AGENT: "Find the agent's owner and give it a limit.",
