@@ -7,16 +7,12 @@ never: hold logic of a part; this is the only file that knows them all.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import ipaddress
 import os
 import socket
-import ssl
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -29,18 +25,21 @@ from proxy.admin.deps import AdminDeps
 from proxy.admin.health import Health
 from proxy.admin.reader import Reader
 from proxy.alerts.service import AlertService
+from proxy.background import Background
 from proxy.config import Settings
 from proxy.dearest import DearestRates
 from proxy.enforcement import Enforcement
 from proxy.gate import Gate
+from proxy.history.baselines import take
 from proxy.http.deadlines import Deadlines
-from proxy.http.identity import NameCap, client_network
+from proxy.http.identity import NameCap
 from proxy.http.pool import Pools
 from proxy.http.ports import RunningCalls, Services
 from proxy.http.routing import Router
 from proxy.http.server import DataServer
+from proxy.http.signing import Signer
 from proxy.incidents import BookRules, IncidentBook, fleet_spend
-from proxy.journal import Journal, JournalBusyError
+from proxy.journal import Journal
 from proxy.judge import Judge
 from proxy.keeping import keep, restore
 from proxy.keys import KeyRing, derived, install_secret
@@ -48,19 +47,21 @@ from proxy.ledger import Ledger, count_left_behind
 from proxy.meter import Meter
 from proxy.metrics import Exposition, RuntimeMetrics, process_readings
 from proxy.metrics_usage import usage_readings
+from proxy.naming import client_hasher, id_maker
+from proxy.otel import telemetry_of
 from proxy.peers import Peers, socket_folder
 from proxy.pricing import Pricer
 from proxy.reports import scheduled
 from proxy.states import state_checks, state_readings
 from proxy.store.store import Store
-from proxy.store.tasks import cancel
+from proxy.tls import Certificates
 from proxy.version import VERSION
 
 _log = structlog.get_logger("tokenweir")
 _KEEP_SECONDS = 60.0
 _SWEEP_SECONDS = 60.0
+_LOOK_SECONDS = 10.0
 _CLIMB_SECONDS = 1.0
-_MOST_JOURNALS = 1024
 
 
 class App:
@@ -80,12 +81,13 @@ class App:
         self._config_file = config_file
         self._listener = listener
         self._index = index
-        self._tasks: list[asyncio.Task[None]] = []
+        self.background = Background()
         self._stop_watching = asyncio.Event()
         self._admin: AdminServer | None = None
         self.last_config_error: str | None = None
         self.runtime = RuntimeMetrics()
         self.health = Health()
+        self.certificates = Certificates(self.runtime.certificate_ends)
 
     # -- start -------------------------------------------------------------------
 
@@ -109,6 +111,8 @@ class App:
         )
         self.peers = Peers(socket_folder(data), self._index, self.exposition.scrape)
         state_checks(self)
+        if self.telemetry is not None:
+            self.telemetry.start()
         await self.ledger.start()
         await self.enforcement.start()
         await self.alerts.start()
@@ -117,15 +121,16 @@ class App:
         if self._index == 0:
             self._admin = self._build_admin()
             await self._admin.start()
-        loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(
-            self.data_server, sock=self._listener, ssl=self._tls(), backlog=4096
+        await self.signer.refresh()
+        tls = self.certificates.context("data", settings.server.tls)
+        self._listening = await asyncio.get_running_loop().create_server(
+            self.data_server, sock=self._listener, ssl=tls, backlog=4096
         )
         self.runtime.config_loaded_at = self.clock()
 
     def _build_counting(self, journals: Path) -> None:
         settings = self.settings
-        self.journal = self._open_journal(journals)
+        self.journal = Journal.first_free(journals, self._index, settings.journal, self.clock)
         self.ledger = Ledger(
             self.journal,
             self.store.counters,
@@ -187,11 +192,14 @@ class App:
         self.enforcement.on_verdict(lambda verdict: self.judge.act([verdict]))
         self.incidents.on_dismissed(self.judge.dismissed)
         self.ledger.on_fleet(self.judge.fleet)
+        self._take_imported()
 
     def _build_path(self, secret: bytes) -> None:
         settings, loop = self.settings, asyncio.get_running_loop()
+        self.telemetry = telemetry_of(settings.otel, self.journal.replica)
         self.deadlines = Deadlines(loop)
         self.pools = Pools(loop, self.deadlines)
+        self.signer = Signer(lambda: self.settings.all_upstreams.values())
         self.running = RunningCalls()
         self.meter = Meter(
             pricer=self.pricer,
@@ -201,20 +209,22 @@ class App:
             runtime=self.runtime,
             now=self.clock,
             contributors=self.recorder.observe,
+            listeners=(self.telemetry.observe,) if self.telemetry else (),
         )
         self.services = Services(
             settings=settings.server,
             router=Router(settings.all_upstreams),
             pools=self.pools,
+            signer=self.signer,
             keys=self.keys,
             gate=self.gate,
             meter=self.meter,
             runtime=self.runtime,
             names=NameCap(settings.server.max_tracked_names),
-            hash_client=_client_hasher(derived(secret, "client")),
+            hash_client=client_hasher(derived(secret, "client")),
             fingerprint_key=derived(secret, "fingerprint-of-message"),
             trusted=tuple(ipaddress.ip_network(n) for n in settings.server.trusted_proxies),
-            new_id=_id_maker(self.journal.replica),
+            new_id=id_maker(self.journal.replica),
             monotonic=time.monotonic,
             running=self.running,
         )
@@ -246,34 +256,27 @@ class App:
             reload=self.reload,
         )
         server = settings.server
-        return AdminServer(deps, server.admin_host or server.host, server.admin_port)
-
-    def _open_journal(self, folder: Path) -> Journal:
-        """This worker's journal; another process may still hold the first ones."""
-        for number in range(self._index, _MOST_JOURNALS):
-            with contextlib.suppress(JournalBusyError):
-                return Journal(
-                    folder / str(number),
-                    self.settings.journal,
-                    clock=self.clock,
-                    monotonic=self.clock.monotonic,
-                )
-        raise OSError(f"every journal under {folder} is in use")
+        tls = self.certificates.context("admin", server.admin_tls)
+        return AdminServer(deps, server.admin_host or server.host, server.admin_port, tls)
 
     # -- running -----------------------------------------------------------------
 
     def _background(self) -> None:
-        self._run("incidents", self.incidents.run())
-        self._run("loop-watch", self.runtime.watch_loop())
-        self._run("sweep", _every(_SWEEP_SECONDS, self._sweep))
-        self._run("climb", _every(_CLIMB_SECONDS, self._climb))
-        self._run("keep", _every(_KEEP_SECONDS, self._keep))
+        work = self.background
+        work.run("incidents", self.incidents.run())
+        work.run("loop-watch", self.runtime.watch_loop())
+        work.every("sweep", _SWEEP_SECONDS, self.judge.sweep)
+        work.every("climb", _CLIMB_SECONDS, self.judge.climb)
+        work.every("keep", _KEEP_SECONDS, self._keep)
+        work.every("imported", _LOOK_SECONDS, self._take_imported)
+        work.every("aws-credentials", _KEEP_SECONDS, self.signer.refresh)
+        work.every("certificates", _LOOK_SECONDS, self.certificates.refresh)
         if self._index == 0:
             journals = self.settings.data_dir / "journal"
             counting = (self.store.counters, self.clock, self.settings.journal)
-            self._run("left-behind", _quietly(count_left_behind(journals, *counting)))
+            work.once("left-behind", count_left_behind(journals, *counting))
         if self._config_file is not None:
-            self._run(
+            work.run(
                 "config",
                 config.watch(
                     self._config_file,
@@ -283,17 +286,12 @@ class App:
                 ),
             )
 
-    def _run(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
-        self._tasks.append(asyncio.create_task(work, name=name))
-
-    async def _sweep(self) -> None:
-        self.judge.sweep()
-
-    async def _climb(self) -> None:
-        self.judge.climb()
-
     async def _keep(self) -> None:
         await keep(self.engine, self._engine_file)
+
+    def _take_imported(self) -> None:
+        if take(self.engine, self.settings.data_dir):
+            _log.info("imported_baselines_taken", series=self.engine.health()["series"])
 
     async def reload(self) -> None:
         """Read the file again, as a change of it would."""
@@ -310,6 +308,7 @@ class App:
         old, self.settings = self.settings, settings
         self.services.settings = settings.server
         self.services.router = Router(settings.all_upstreams)
+        self.background.once("aws-credentials", self.signer.refresh())
         self.pricer.configure(settings.pricing)
         self.keys.configure(settings.keys, settings.mode)
         self.gate.configure(
@@ -344,13 +343,15 @@ class App:
         self._listening.close()
         await self.data_server.drain(self.settings.server.drain_timeout_seconds)
         self.pools.close()
-        await cancel(self._tasks)
+        await self.background.stop()
         await self._keep()
         await self.alerts.stop()
         await self.enforcement.stop()
         if self._admin is not None:
             await self._admin.stop()
         await self.peers.stop()
+        if self.telemetry is not None:
+            await asyncio.to_thread(self.telemetry.close)
         await self.ledger.stop()
         await self.store.stop()
         self.deadlines.stop()
@@ -405,59 +406,3 @@ class App:
         admin, port = self.settings.admin, self.settings.server.admin_port
         known = self._admin.url if self._admin else f"http://127.0.0.1:{port}" if port else ""
         return admin.public_url or known
-
-    def _tls(self) -> ssl.SSLContext | None:
-        tls = self.settings.server.tls
-        if tls is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(tls.certificate_file, tls.key_file)
-        context.set_alpn_protocols(["http/1.1"])
-        return context
-
-
-async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do something again and again; a failure is told and does not end it."""
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except Exception:
-            _log.exception("background_work_failed")
-
-
-async def _quietly(work: Awaitable[Any]) -> None:
-    try:
-        await work
-    except Exception:
-        _log.exception("background_work_failed")
-
-
-def _client_hasher(key: bytes) -> Callable[[str], str]:
-    """Keyed hashes of client networks, remembered."""
-    known: dict[str, str] = {}
-
-    def hashed(address: str) -> str:
-        found = known.get(address)
-        if found is None:
-            network = client_network(address).encode()
-            found = "net_" + hashlib.blake2b(network, digest_size=6, key=key).hexdigest()
-            if len(known) >= 100_000:
-                known.clear()
-            known[address] = found
-        return found
-
-    return hashed
-
-
-def _id_maker(replica: str) -> Callable[[], str]:
-    """Ids that no other worker gives: replica, start, number."""
-    prefix = f"{replica[:6]}-{time.time_ns() // 1_000_000:x}-"
-    number = 0
-
-    def make() -> str:
-        nonlocal number
-        number += 1
-        return f"{prefix}{number:x}"
-
-    return make

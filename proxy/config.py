@@ -33,6 +33,7 @@ from proxy.config_secrets import hide_secrets
 from proxy.config_yaml import Document, Fault, read
 from proxy.http.settings import DEFAULT_UPSTREAMS, ServerSettings, UpstreamSettings, check_name
 from proxy.journal import JournalSettings
+from proxy.otel import OtelSettings
 from proxy.pricing import PricingSettings
 from proxy.settings import (
     BlastRadiusSettings,
@@ -64,7 +65,8 @@ class Settings(BaseModel):
         "been done) or enforce. No policy, limit or budget goes further than this.",
     )
     data_dir: Path = Field(
-        Path("~/.tokenweir").expanduser(),
+        Path("~/.tokenweir"),
+        validate_default=True,
         description="Where the journal, the embedded store, snapshots and the install secret are.",
     )
     server: ServerSettings = Field(
@@ -103,6 +105,10 @@ class Settings(BaseModel):
     )
     pricing: PricingSettings = Field(
         default_factory=PricingSettings, description="Prices beside the catalogue's, and markups."
+    )
+    otel: OtelSettings = Field(
+        default_factory=OtelSettings,
+        description="Spans and metrics by the GenAI conventions over OTLP; needs tokenweir[otel].",
     )
     blast_radius: BlastRadiusSettings = Field(
         default_factory=BlastRadiusSettings,

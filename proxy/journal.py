@@ -24,6 +24,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from detection.types import Observation
+from proxy.clock import Clock
 from proxy.journal_segments import (
     Segment,
     SegmentReader,
@@ -36,6 +37,7 @@ from proxy.observation_json import SCHEMA_VERSION, encode
 
 BACKLOG_RECORDS = 10_000
 RETRY_SECONDS = 1.0
+_MOST_JOURNALS = 1024
 
 
 class JournalSettings(BaseModel):
@@ -106,6 +108,23 @@ class Journal:
         self.last = self.opened_at = self._open_tail()
 
     # ---- opening ----
+
+    @classmethod
+    def first_free(
+        cls, folder: Path, number: int, settings: JournalSettings, clock: Clock
+    ) -> Journal:
+        """The journal of a number in a folder, or the next that no process holds.
+
+        Raises OSError where all are held.
+        """
+        for candidate in range(number, _MOST_JOURNALS):
+            try:
+                return cls(
+                    folder / str(candidate), settings, clock=clock, monotonic=clock.monotonic
+                )
+            except JournalBusyError:
+                continue
+        raise OSError(f"every journal under {folder} is in use")
 
     def _identity(self) -> tuple[str, int]:
         """The name under which the store counts this journal, and since which record.

@@ -85,7 +85,7 @@ class OtelSettings(BaseModel):
     )
 
 
-class OtelMissingError(RuntimeError):
+class OtelMissingError(ImportError):
     """The extra ``otel`` is not installed."""
 
 
@@ -188,6 +188,11 @@ class Telemetry:
             call = self._queue.popleft()
             for consume in self._consumers:
                 consume(call)
+
+
+def telemetry_of(settings: OtelSettings, instance: str) -> Telemetry | None:
+    """What sends to the collector of the settings; ``None`` where none is named."""
+    return Telemetry(settings, instance=instance) if settings.endpoint else None
 
 
 class _Spans:

@@ -98,7 +98,7 @@ def _serve(
             loop.add_signal_handler(number, told)
         try:
             await app.start()
-        except (StoreError, OSError) as error:
+        except (StoreError, OSError, ImportError) as error:
             _fail(settings, error)
             os._exit(1)
         except Exception:

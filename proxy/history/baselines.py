@@ -14,6 +14,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 import orjson
+import structlog
 
 from detection.engine import Engine
 from detection.settings import DetectionSettings
@@ -22,6 +23,8 @@ from proxy.history.archive import Archive, moment
 from proxy.history.merging import merged
 from proxy.history.rows import DAY_SECONDS, HOUR_SECONDS, Aggregate, Row, stand_in
 from proxy.store.series import series_of
+
+_log = structlog.get_logger("tokenweir.history")
 
 #: A profile remembers six weeks; what is older would be forgotten while learned.
 REMEMBERED_SECONDS: Final = 42 * DAY_SECONDS
@@ -196,7 +199,8 @@ _taken: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
 def take(engine: Engine, data_dir: Path) -> bool:
     """Give a running engine what imports left for it; whether there was anything new.
 
-    Taking the same again changes nothing, so that it may be called at every start.
+    Taking the same again changes nothing, so that it may be called at every start. A
+    file that can't be used is told once and left alone.
     """
     try:
         written = _path(data_dir).stat().st_mtime_ns
@@ -205,7 +209,11 @@ def take(engine: Engine, data_dir: Path) -> bool:
     if _taken.get(engine) == written:
         return False
     _taken[engine] = written
-    engine.load(merged(engine.dump(), orjson.loads(_path(data_dir).read_bytes())))
+    try:
+        engine.load(merged(engine.dump(), orjson.loads(_path(data_dir).read_bytes())))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        _log.warning("imported_baselines_unusable", file=str(_path(data_dir)), reason=repr(error))
+        return False
     return True
 
 

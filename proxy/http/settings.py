@@ -43,6 +43,7 @@ class ServerSettings(BaseModel):
     )
     workers: int = Field(1, ge=1, le=256, description="Processes that share the data port.")
     tls: TLSSettings | None = Field(None, description="Serve TLS on the data port.")
+    admin_tls: TLSSettings | None = Field(None, description="Serve TLS on the admin port.")
     trusted_proxies: tuple[str, ...] = Field(
         (),
         description="Networks whose X-Forwarded-For is believed, in CIDR form.",
@@ -92,6 +93,28 @@ class ServerSettings(BaseModel):
     )
 
 
+class AWSSettings(BaseModel):
+    """The proxy's own AWS credentials, for an upstream at AWS."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    profile: str | None = Field(
+        None,
+        description="Profile of AWS's shared configuration files; unset: AWS's usual places "
+        "(environment, default profile, the machine's role).",
+    )
+    region: str | None = Field(
+        None, description="Region to sign for; unset: the one in the upstream's host name."
+    )
+    service: str = Field("bedrock", description="Service to sign for.")
+    clients: Literal["virtual_keys", "all"] = Field(
+        "virtual_keys",
+        description="Whose calls are signed: those that come with a key of ours as their AWS "
+        "access key id, or `all` that come signed by whatever key. The signatures of clients "
+        "cannot be checked here, so `all` trusts everyone who reaches the port.",
+    )
+
+
 class UpstreamSettings(BaseModel):
     """One provider, or anything that speaks like one."""
 
@@ -107,6 +130,9 @@ class UpstreamSettings(BaseModel):
     )
     api_key: SecretStr | None = Field(
         None, description="The provider's key, for calls that come with a key of ours."
+    )
+    aws: AWSSettings | None = Field(
+        None, description="Sign calls with the proxy's AWS credentials (extra `bedrock`)."
     )
     max_connections: int = Field(512, ge=1, description="Most connections to one origin.")
     queue_limit: int = Field(
