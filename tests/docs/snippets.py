@@ -53,6 +53,7 @@ class Reader:
 
     folder: Path
     servers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    ran: int = 0
 
     def __post_init__(self) -> None:
         self.ports = dict(zip(("8787", "8788", "8790"), free_ports(3), strict=True))
@@ -87,6 +88,7 @@ class Reader:
 
     def run(self, block: Block) -> str:
         """A block of shell; what it printed. Servers are started and stay."""
+        self.ran += 1
         words = block.text.strip()
         if _SERVERS.match(words):
             self._serve(words)
@@ -113,7 +115,7 @@ class Reader:
         if "serve" in command:
             command += ["--port", str(self.ports["8787"])]
             command += ["--admin-port", str(self.ports["8788"])]
-        log = (self.folder / f"server-{len(self.servers)}.log").open("wb")
+        log = (self.folder / f"server-{self.ran}.log").open("wb")
         process = subprocess.Popen(
             command,
             cwd=self.folder,
@@ -124,13 +126,14 @@ class Reader:
         )
         self.servers.append(process)
         ready = self.folder / "ready.json"
+        ready.unlink(missing_ok=True)
         there = ready.exists if "serve" in command else lambda: _listens(self.ports["8790"])
         wait_for(lambda: process.poll() is not None or there(), 60, words)
         assert process.poll() is None, Path(log.name).read_text()
 
-    def printed(self, server: int = 0) -> str:
-        """What a server has printed so far."""
-        return (self.folder / f"server-{server}.log").read_text()
+    def printed(self) -> str:
+        """What the servers have printed so far."""
+        return "".join(log.read_text() for log in sorted(self.folder.glob("server-*.log")))
 
     def stop(self) -> None:
         """End the servers, the last first."""
