@@ -13,6 +13,14 @@ from proxy.providers import refusal as shape
 from proxy.providers.base import Refusal
 
 
+class RefusedError(Exception):
+    """The request can't go on; the refusal says why."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
 def answer(
     wire: str,
     refusal: Refusal,

@@ -17,11 +17,11 @@ from proxy.context import RequestContext
 from proxy.gate_decision import Decision
 from proxy.http import errors
 from proxy.http.answer import Answer
+from proxy.http.errors import RefusedError
 from proxy.http.headers import RawHeaders, scan
 from proxy.http.ports import Finished, Services
 from proxy.http.request import (
     Head,
-    RefusedError,
     Request,
     read_body,
     understand,
@@ -130,7 +130,7 @@ class Exchange:
         if caller is not None and caller.refusal is not None:
             read_body(services, request, b"")
             self._turn_away(caller.refusal, caller.refusal.kind)
-        elif not request.template.inspects_body:
+        elif not (request.template.inspects_body or request.template.signs):
             upload.streaming = not upload.done
             self._dispatch()
         elif upload.done:
@@ -157,6 +157,13 @@ class Exchange:
                 self._dispatch()
         elif upload.received > _HOLD_BYTES:
             self._client.pause()
+
+    def take_whole(self, body: bytes) -> None:
+        """The request's body, before the call is started."""
+        upload = self._upload
+        upload.received = len(body)
+        upload.hold(body)
+        upload.done = True
 
     def on_body_done(self) -> None:
         """The request's body is whole."""
@@ -280,11 +287,12 @@ class Exchange:
         self._connection = connection
         upload = self._upload
         try:
-            head = upstream_head(request, self._path, upload.length)
+            body = None if upload.streaming else upload.held()
+            head = upstream_head(self.services, request, self._path, upload.length, body)
         except RefusedError as refused:
             connection.abandon()
             self._connection = None
-            self._turn_away(refused.refusal, "forbidden")
+            self._turn_away(refused.refusal, refused.refusal.kind)
             return
         connection.start(self, head + upload.first(keep=self.method in _IDEMPOTENT))
         if upload.done:

@@ -18,6 +18,7 @@ from proxy.http.identity import NameCap
 from proxy.http.pool import Pools
 from proxy.http.routing import Router
 from proxy.http.settings import ServerSettings
+from proxy.http.signing import Signer
 from proxy.providers.base import Headers, Refusal
 
 
@@ -109,6 +110,7 @@ class Services:
     settings: ServerSettings
     router: Router
     pools: Pools
+    signer: Signer
     keys: Keys
     gate: Admission
     meter: Meter

@@ -15,9 +15,18 @@ from dataclasses import dataclass
 
 from proxy.context import RequestContext
 from proxy.http.headers import RawHeaders, Scanned, scan
-from proxy.http.identity import Identity, IdentityError, complete, read_head, real_address
+from proxy.http.errors import RefusedError
+from proxy.http.identity import (
+    Credential,
+    Identity,
+    IdentityError,
+    complete,
+    read_head,
+    real_address,
+)
 from proxy.http.ports import Caller, Services
 from proxy.http.routing import Route, Router, RoutingError
+from proxy.http.settings import AWSSettings
 from proxy.http.swap import swapped
 from proxy.providers import ask_for_usage, read_request, recognise, replace_model
 from proxy.providers.base import NO_FACTS, Endpoint, Refusal, RequestFacts
@@ -25,14 +34,7 @@ from proxy.providers.base import NO_FACTS, Endpoint, Refusal, RequestFacts
 _BODY_METHODS = frozenset(("POST", "PUT", "PATCH"))
 #: Fields that the upstream's head gets anew.
 _OURS = frozenset(("expect", "host", "content-length"))
-
-
-class RefusedError(Exception):
-    """The request can't go on; the refusal says why."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
+_UNSIGNABLE = "a body over server.inspect_body_bytes can't be signed for AWS"
 
 
 class Head:
@@ -78,6 +80,7 @@ class Template:
     caller: Caller | None
     client: str
     inspects_body: bool
+    signs: bool
     must_close: bool
     wants_websocket: bool
     content_type: str
@@ -132,22 +135,35 @@ def make_template(services: Services, head: Head, peer: str) -> Template:
     except IdentityError as error:
         raise RefusedError(Refusal("bad_request", str(error))) from None
     credential = identity.credential
+    caller = services.keys.identify(credential.value) if credential is not None else None
     content_type = headers.get("content-type", "application/json")
     return Template(
         router=router,
         route=route,
         endpoint=endpoint,
         identity=identity,
-        caller=services.keys.identify(credential.value) if credential is not None else None,
+        caller=caller,
         client=services.hash_client(real_address(peer, headers, services.trusted)),
         inspects_body=endpoint.metered
         and head.method in _BODY_METHODS
         and "json" in content_type
         and "content-encoding" not in headers,
+        signs=_signs(route.destination.settings.aws, credential, caller),
         must_close=not head.minor_version or "close" in headers.get("connection", "").lower(),
         wants_websocket=head.wants_websocket,
         content_type=content_type,
     )
+
+
+def _signs(
+    settings: AWSSettings | None, credential: Credential | None, caller: Caller | None
+) -> bool:
+    """Does the call go out with a signature of ours?"""
+    if settings is None or credential is None or caller is None:
+        return False
+    if caller.virtual_key is not None:
+        return True
+    return settings.clients == "all" and credential.field == "aws"
 
 
 def understand(services: Services, head: Head, peer: str, now: float) -> Request:
@@ -218,14 +234,20 @@ def upstream_body(request: Request, body: bytes, model: str | None) -> tuple[str
     return path, body
 
 
-def upstream_head(request: Request, path: str, length: int | None) -> bytes:
-    """The head to send. ``length`` of the body, ``None`` for a chunked one, -1 for none."""
+def upstream_head(
+    services: Services, request: Request, path: str, length: int | None, body: bytes | None
+) -> bytes:
+    """The head to send. Raises :class:`RefusedError`.
+
+    ``length`` of the body, ``None`` for a chunked one, -1 for none. ``body`` is needed
+    for a signature: ``None`` where it is not whole.
+    """
     template = request.template
     usual = path == template.route.path and not request.asked_for_usage
-    usual = usual and request.ctx.virtual_key is None
+    usual = usual and request.ctx.virtual_key is None and not template.signs
     head = template.upstream_head if usual else None
     if head is None:
-        head = _fields_to_send(request, path)
+        head = _fields_to_send(services, request, path, body)
         if usual:
             template.upstream_head = head
     if length is None:
@@ -237,7 +259,7 @@ def upstream_head(request: Request, path: str, length: int | None) -> bytes:
     return head + b"\r\n"
 
 
-def _fields_to_send(request: Request, path: str) -> bytes:
+def _fields_to_send(services: Services, request: Request, path: str, body: bytes | None) -> bytes:
     """The request line and the fields that go on, without those that frame the body."""
     head, route = request.head, request.route
     drop = _OURS
@@ -247,14 +269,19 @@ def _fields_to_send(request: Request, path: str) -> bytes:
     target = route.target(path)
     fields = [line for line in head.scanned.passed if line[0] not in drop]
     credential = request.identity.credential
-    if request.ctx.virtual_key is not None and credential is not None:
+    if request.template.signs:
+        if body is None:
+            raise RefusedError(Refusal("too_large", _UNSIGNABLE))
+        fields = services.signer.sign(fields, head.method, route, target, body)
+    elif request.ctx.virtual_key is not None and credential is not None:
         key = route.destination.settings.api_key
         if key is None:
+            own = "aws" if credential.field == "aws" else "api_key"
             raise RefusedError(
                 Refusal(
                     "forbidden",
                     "a key issued by the proxy needs the provider's own: set "
-                    f"upstreams.{route.destination.name}.api_key",
+                    f"upstreams.{route.destination.name}.{own}",
                 )
             )
         fields, target = swapped(

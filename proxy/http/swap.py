@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from proxy.http.identity import Credential
 
+from proxy.providers.sigv4 import SIGNATURE_FIELDS
+
 Lines = list[tuple[str, bytes]]
 
 
@@ -21,6 +23,10 @@ def swapped(
         # Anthropic takes API keys in x-api-key; a Bearer there is an OAuth token.
         kept = [line for line in fields if line[0] != "authorization"]
         return [*kept, ("x-api-key", b"x-api-key: " + key.encode())], target
+    if credential.field == "aws":
+        # A signature gives way to Bedrock's other credential, an API key.
+        kept = [line for line in fields if line[0] not in SIGNATURE_FIELDS]
+        return [*kept, ("authorization", b"Authorization: Bearer " + key.encode())], target
     value = f"Bearer {key}" if credential.field == "authorization" else key
     return [
         (name, line.partition(b":")[0] + b": " + value.encode())

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-#: Fields of a signature, and those that the next hop sets for itself.
-_REPLACED = frozenset(
-    ("authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256", "host")
+#: Fields that a signature brings, or that are signed anew with every hop.
+SIGNATURE_FIELDS = frozenset(
+    ("authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256")
 )
-#: Fields that are signed where present; the others travel unsigned, as proxies change them.
+#: Fields that are signed where present, as are all of AWS's own (``x-amz…``); the others
+#: travel unsigned, as proxies change them.
 _SIGNED = frozenset(("content-type", "accept"))
 
 
@@ -32,7 +33,7 @@ class Credentials(Protocol):
     def token(self) -> str | None: ...
 
 
-def resign(
+def signature(
     method: str,
     url: str,
     headers: Mapping[str, str],
@@ -41,14 +42,14 @@ def resign(
     region: str,
     service: str = "bedrock",
 ) -> dict[str, str]:
-    """The request's header fields (lower-case names) with a new signature.
+    """The fields (lower-case names) that take the place of ``SIGNATURE_FIELDS``.
 
     Parameters
     ----------
     url : str
         Where the request really goes, with its raw path: ``%3A`` stays ``%3A``.
     headers : mapping
-        As the client sent them; an old signature is dropped.
+        As they go out, lower-case names; an old signature among them is ignored.
 
     Raises
     ------
@@ -59,13 +60,16 @@ def resign(
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials as Keys
 
-    kept = {k.lower(): v for k, v in headers.items() if k.lower() not in _REPLACED}
-    request = AWSRequest(
-        method=method,
-        url=url,
-        data=body,
-        headers={name: value for name, value in kept.items() if name in _SIGNED},
-    )
+    signed = {
+        name: value
+        for name, value in headers.items()
+        if (name in _SIGNED or name.startswith("x-amz")) and name not in SIGNATURE_FIELDS
+    }
+    request = AWSRequest(method=method, url=url, data=body, headers=signed)
     keys = Keys(credentials.access_key, credentials.secret_key, credentials.token)
     SigV4Auth(keys, service, region).add_auth(request)
-    return {**kept, **{name.lower(): str(value) for name, value in request.headers.items()}}
+    return {
+        name.lower(): str(value)
+        for name, value in request.headers.items()
+        if name.lower() in SIGNATURE_FIELDS
+    }

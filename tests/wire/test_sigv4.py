@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 import time_machine
 
-from proxy.providers.sigv4 import resign
+from proxy.providers.sigv4 import SIGNATURE_FIELDS, signature
 
 _WHEN = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 _URL = (
@@ -62,21 +62,22 @@ def _expected(headers: dict[str, str], body: bytes, keys: Keys) -> str:
 def test_the_signature_is_aws_own(keys: Keys) -> None:
     body = b'{"messages":[]}'
     sent = {
-        "Content-Type": "application/json",
-        "Host": "127.0.0.1:8787",
-        "Authorization": "AWS4-HMAC-SHA256 Credential=OLD/20200101/us-east-1/bedrock/aws4_request",
-        "X-Amz-Date": "20200101T000000Z",
-        "X-Amz-Security-Token": "old",
-        "User-Agent": "Boto3/1.44",
+        "content-type": "application/json",
+        "authorization": "AWS4-HMAC-SHA256 Credential=OLD/20200101/us-east-1/bedrock/aws4_request",
+        "x-amz-date": "20200101T000000Z",
+        "x-amz-security-token": "old",
+        "x-amzn-bedrock-trace": "ENABLED",
+        "user-agent": "Boto3/1.44",
         "x-tokenweir-agent": "support",
     }
-    headers = resign("POST", _URL, sent, body, keys, "eu-central-1")
-    assert headers["authorization"].split("Signature=")[1] == _expected(headers, body, keys)
-    assert "Credential=AKIDEXAMPLE/20260921/eu-central-1/bedrock/" in headers["authorization"]
-    assert "host" in headers["authorization"].split("SignedHeaders=")[1].split(",")[0]
+    headers = signature("POST", _URL, sent, body, keys, "eu-central-1")
+    authorization = headers["authorization"]
+    assert authorization.split("Signature=")[1] == _expected({**sent, **headers}, body, keys)
+    assert "Credential=AKIDEXAMPLE/20260921/eu-central-1/bedrock/" in authorization
+    signed = authorization.split("SignedHeaders=")[1].split(",")[0].split(";")
+    assert {"host", "x-amz-date", "x-amzn-bedrock-trace", "content-type"} <= set(signed)
+    assert not {"user-agent", "x-tokenweir-agent"} & set(signed)
     assert headers.get("x-amz-security-token") == keys.token
-    assert headers["user-agent"] == "Boto3/1.44"
-    assert headers["x-tokenweir-agent"] == "support"
+    assert set(headers) <= SIGNATURE_FIELDS
     assert "OLD" not in str(headers)
     assert keys.secret_key not in str(headers)
-    assert "host" not in headers
