@@ -1,23 +1,26 @@
 """A day of incidents with receivers that fail half the time, and the time to a delivered webhook.
 
-``python -m tests.benchmarks.alerts [--incidents 300] [--seed 1] [--json FILE]``
+``python -m tests.benchmarks.alerts [--incidents 300] [--timed 200] [--agents 100] [--json FILE]``
 
 First a simulated day: verdicts open, worsen, end and come back on random
 scopes; a webhook, a Slack API and a PagerDuty endpoint on loopback answer every
 second request with 503, 429 or nothing at all, and now and then take a message
 and lose the answer. Book, plan, outbox and store are the real ones; only the
 clock is moved. Then, by the real clock, the time from a verdict to the webhook
-that tells of it, with default settings.
+that tells of it, with default settings. Last the same through a running proxy:
+agents that get stuck one after another, from the verdict to the webhook.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import json
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
@@ -34,6 +37,9 @@ from proxy.alerts.settings import AlertsSettings
 from proxy.incidents import BookRules, IncidentBook
 from proxy.store.settings import StoreSettings
 from proxy.store.store import Store
+from tests.conftest import Recorder
+from tests.e2e.test_runaway import STUCK
+from tests.rig import Upstream, running_proxy
 
 DAY = 86_400.0
 START = 1_800_000_000.0
@@ -103,33 +109,32 @@ async def listening(receivers: Receivers) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-def settings(url: str) -> AlertsSettings:
+def raw_settings(url: str) -> dict[str, Any]:
     """Everything to the webhook and Slack, the severe to PagerDuty too; else as by default."""
-    return AlertsSettings.model_validate(
-        {
-            "allow_addresses": ["127.0.0.0/8"],
-            "receivers": [
-                {"name": "hook", "type": "webhook", "url": f"{url}/hook"},
-                {
-                    "name": "chat",
-                    "type": "slack",
-                    "token": "x",
-                    "channel": "#a",
-                    "api_url": f"{url}/chat",
-                },
-                {"name": "duty", "type": "pagerduty", "routing_key": "k", "url": f"{url}/duty"},
+    slack = {"type": "slack", "token": "x", "channel": "#a", "api_url": f"{url}/chat"}
+    duty = {"type": "pagerduty", "routing_key": "k", "url": f"{url}/duty"}
+    return {
+        "allow_addresses": ["127.0.0.0/8"],
+        "receivers": [
+            {"name": "hook", "type": "webhook", "url": f"{url}/hook"},
+            {"name": "chat", **slack},
+            {"name": "duty", **duty},
+        ],
+        "route": {
+            "receiver": "hook",
+            "repeat_interval_seconds": REPEAT,
+            "routes": [
+                {"receiver": "duty", "min_tier": "critical", "continue": True},
+                {"receiver": "chat", "continue": True},
+                {"receiver": "hook"},
             ],
-            "route": {
-                "receiver": "hook",
-                "repeat_interval_seconds": REPEAT,
-                "routes": [
-                    {"receiver": "duty", "min_tier": "critical", "continue": True},
-                    {"receiver": "chat", "continue": True},
-                    {"receiver": "hook"},
-                ],
-            },
-        }
-    )  # fmt: skip
+        },
+    }
+
+
+def settings(url: str) -> AlertsSettings:
+    """The same, read."""
+    return AlertsSettings.model_validate(raw_settings(url))
 
 
 def a_days_verdicts(count: int, rng: random.Random) -> list[Verdict]:
@@ -248,6 +253,55 @@ async def latency(store: Store, count: int) -> list[float]:
     return sorted(waits)
 
 
+def through_a_proxy(folder: Path, agents: int) -> list[float]:
+    """Seconds from a loop's verdict to its webhook, with a real proxy in front of a real socket."""
+    receivers = Receivers(time.time, random.Random(1), 0.0)
+    started, ended = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with listening(receivers):
+            started.set()
+            await asyncio.to_thread(ended.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+    thread.start()
+    started.wait(10)
+    with Upstream(Recorder()) as upstream:
+        config = {
+            "upstreams": {"openai": {"base_url": upstream.url}},
+            "alerts": raw_settings(receivers.url),
+        }
+        with running_proxy(folder, config) as proxy:
+            for number in range(agents):
+                stuck(proxy.port, f"stuck-{number}", receivers)
+            opened = {
+                one["id"]: one["opened_at"]
+                for one in proxy.api("/api/v1/incidents?state=all&limit=1000")["incidents"]
+                if one["series"]["value"].startswith("stuck-")
+            }
+    ended.set()
+    thread.join(10)
+    first: dict[str, float] = {}
+    for at, _, body in receivers.took["hook"]:
+        first.setdefault(body["incidentId"], at)
+    return sorted(first[name] - at for name, at in opened.items())
+
+
+def stuck(port: int, agent: str, receivers: Receivers) -> None:
+    """Repeat a tool call until the webhook tells of this agent."""
+    body = {"model": "gpt-4o-mini", "messages": STUCK}
+    headers = {"Authorization": "Bearer sk-x", "Content-Type": "application/json"}
+    deadline = time.monotonic() + 60
+    link = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    while time.monotonic() < deadline:
+        link.request("POST", f"/@{agent}/v1/chat/completions", json.dumps(body), headers)
+        link.getresponse().read()
+        if any(told["scope"]["value"] == agent for _, _, told in receivers.took["hook"]):
+            return
+        time.sleep(0.01)
+    raise TimeoutError(f"no webhook about {agent}")
+
+
 async def run(args: argparse.Namespace) -> dict[str, Any]:
     """Both parts, each over a store of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -260,15 +314,22 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
         store = await Store.open(StoreSettings(timeout_seconds=2.0), Path(folder) / "now")
         waits = await latency(store, args.timed)
         await store.stop()
-    result["webhook_p50_seconds"] = round(waits[len(waits) // 2], 3)
-    result["webhook_p99_seconds"] = round(waits[int(len(waits) * 0.99)], 3)
+        whole = await asyncio.to_thread(through_a_proxy, Path(folder) / "proxy", args.agents)
+    result |= percentiles("webhook", waits) | percentiles("proxy_webhook", whole)
     return result
+
+
+def percentiles(name: str, waits: list[float]) -> dict[str, float]:
+    """Median and p99 of sorted seconds."""
+    at = {"p50": len(waits) // 2, "p99": int(len(waits) * 0.99)}
+    return {f"{name}_{word}_seconds": round(waits[place], 3) for word, place in at.items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--incidents", type=int, default=300)
     parser.add_argument("--timed", type=int, default=200)
+    parser.add_argument("--agents", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -288,6 +349,8 @@ def main() -> int:
         and result["paged_once"] == result["severe"]
         and result["paged_more_than_once"] == 0
         and result["open_at_the_end"] == 0
+        and result["webhook_p99_seconds"] < 2
+        and result["proxy_webhook_p99_seconds"] < 2
     )
     return 0 if right else 1
 
