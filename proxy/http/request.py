@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy.context import RequestContext
-from proxy.http.headers import RawHeaders, Scanned, scan
 from proxy.http.errors import RefusedError
+from proxy.http.headers import RawHeaders, Scanned, scan
 from proxy.http.identity import (
     Credential,
     Identity,

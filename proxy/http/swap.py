@@ -7,7 +7,6 @@ Must never: keep either of them.
 from __future__ import annotations
 
 from proxy.http.identity import Credential
-
 from proxy.providers.sigv4 import SIGNATURE_FIELDS
 
 Lines = list[tuple[str, bytes]]
