@@ -18,6 +18,7 @@ import numpy as np
 
 _DAY = 86_400
 _HOUR = 3_600
+_WEEKEND = (2, 3)  # of days since the epoch, modulo 7: that began with a Thursday
 _LEAST_DAYS = 3
 _Q90 = 1.2816  # the normal law's 90th percentile
 
@@ -77,14 +78,15 @@ def expected_band(
             grid[place] += amount
     by_day = grid.reshape(days, 24)
     phase = (start // _HOUR) % 24
-    weekend = np.array([_is_weekend(start + day * _DAY) for day in range(days)])
+    # A row begins at the curve's hour of the day, so it may hold hours of two days.
+    weekend = np.isin((start // _HOUR + np.arange(days * 24)) // 24 % 7, _WEEKEND).reshape(days, 24)
     scale = step / _HOUR
     found = {}
     for at in times:
         slot = (int(at // _HOUR) % 24, _is_weekend(at))
         if slot not in found:
             column = (slot[0] - phase) % 24
-            alike = weekend == slot[1]
+            alike = weekend[:, column] == slot[1]
             values = by_day[alike if alike.sum() >= _LEAST_DAYS else slice(None), column]
             low, middle, high = np.percentile(values, (10, 50, 90)) * scale
             chance = _Q90 * math.sqrt(max(0.0, middle * unit * (1.0 - scale)))
@@ -95,4 +97,4 @@ def expected_band(
 
 
 def _is_weekend(at: float) -> bool:
-    return int(at // _DAY) % 7 in (2, 3)  # day 0 was a Thursday
+    return int(at // _DAY) % 7 in _WEEKEND

@@ -103,10 +103,11 @@ class Reader:
             ("spark", series, step, int(now // step)),
             lambda: self._counters.history(series, resolution, start, now),
         )
-        found = [_ZERO] * (int(seconds // step) + 1)
+        found = [_ZERO] * int(seconds // step)
         for at, counts in rows:
-            place = min(len(found) - 1, max(0, int((at - start) // step)))
-            found[place] = found[place].plus(counts)
+            if at >= start:  # a bucket cut by the window's start would look like a spike
+                place = min(len(found) - 1, int((at - start) // step))
+                found[place] = found[place].plus(counts)
         return found
 
     async def bands(
