@@ -426,6 +426,9 @@ class Exchange:
         elif self._dispatched and outcome in ("client_disconnected", "cut"):
             # Sent, not answered: the provider may bill the prompt, so it is estimated.
             usage = Usage(source="unknown", complete=False)
+        if outcome == "client_disconnected" and usage is not None and usage.complete:
+            # SDKs hang up at a stream's last event, before the transport's own end.
+            outcome = ""
         self._record(outcome, usage, status or (answer.status if answer is not None else 499))
 
     def _record(self, outcome: str, usage: Usage | None, status: int) -> None:

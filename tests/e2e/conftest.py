@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.mocks import running_aimock, running_llmock
 from tests.rig import ROOT, Proxy, running_proxy, wait_for
 
 
@@ -45,3 +46,17 @@ def llm_proxy(llm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pr
     folder: Path = tmp_path_factory.mktemp("llm-proxy")
     with running_proxy(folder, {"upstreams": upstreams, "mode": "observe"}) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def aimock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """aimock's address."""
+    with running_aimock(tmp_path_factory.mktemp("aimock")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def llmock_url() -> Iterator[str]:
+    """llmock's address."""
+    with running_llmock() as url:
+        yield url
