@@ -23,10 +23,8 @@ _SCHEMA: dict[str, Any] = {
     "required": ["city"],
 }
 #: Members that are made anew for every answer.
-_VOLATILE = frozenset(
-    "id created created_at completed_at create_time item_id call_id tool_call_id response_id "
-    "timings sdk_http_response sequence_number".split()
-)
+_VOLATILE = {"id", "created", "created_at", "completed_at", "create_time", "item_id", "call_id"}
+_VOLATILE |= {"tool_call_id", "response_id", "timings", "sdk_http_response", "sequence_number"}
 
 
 class Seen(NamedTuple):
