@@ -145,13 +145,20 @@ class Combiner:
         if view.state.series.dimension in WIDE:
             return frozenset()
         loop = evidence.get(Signal.AGENT_LOOP)
+        own = loop is not None and bool(loop.score.detail.get("own_volume"))
         burn = Signal.BUDGET_BURN in evidence
         failing = any(
             e is not None and e.tier >= Tier.CRITICAL and e.score.ceiling >= Tier.EMERGENCY
             for e in (evidence.get(Signal.ERROR_RATE), evidence.get(Signal.RETRY_STORM))
         )
         found: set[Family] = set()
-        if loop is not None and (loop.score.ceiling is Tier.EMERGENCY or failing or burn):
+        # Twelve repeats in two minutes are as soon a poller as a loop, and no evidence
+        # beside the bursts or the budget of the key that it runs on.
+        if (
+            loop is not None
+            and (own or loop.tier >= Tier.CRITICAL)
+            and (loop.score.ceiling is Tier.EMERGENCY or failing or burn)
+        ):
             found.add(Family.REPETITION)
         if failing:
             found.add(Family.ERRORS)
@@ -159,8 +166,7 @@ class Combiner:
             found.add(Family.BUDGET)
         surge = self._surging(view)
         strong = Family.REPETITION in found or Family.ERRORS in found
-        own = loop is not None and bool(loop.score.detail.get("own_volume"))
-        if surge or (strong and (own or volume_is_evidence(self._settings, view))):
+        if surge or own or (strong and volume_is_evidence(self._settings, view)):
             found.add(Family.VOLUME)
         if surge and self._newcomer(view):
             found.add(Family.NOVELTY)

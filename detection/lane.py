@@ -31,6 +31,8 @@ from detection.types import (
 
 #: What enforcement did to calls that never reached a provider.
 STOPPED = frozenset(("block", "unavailable", "disabled", "forbidden"))
+#: Client errors that are the provider's business: too slow, too early, too many.
+NOT_OWN = frozenset((408, 409, 425, 429))
 ROOM = 16
 LATEST = 6
 SUSPECT_SECONDS = 6 * 3600.0
@@ -234,8 +236,9 @@ class Lane:
 
     def _failed(self, cell: Cell, o: Observation, bucket: int) -> list[Verdict] | None:
         told = self._book(cell, o, bucket)
+        own = o.status is not None and 400 <= o.status < 500 and o.status not in NOT_OWN
         for state in cell.error_states:
-            state.failed(bucket // 6)
+            state.failed(bucket // 6, own=own)
             view = View(self.now, bucket, state, cell.owner, cell.provider)
             told = more(told, self._ask(Occasion.FAILURE, o, view))
         return told

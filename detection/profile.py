@@ -87,6 +87,7 @@ class Profile:
     def roll(self, window: Window, bucket: int, *, suspect: bool) -> None:
         """Learn the half-hours that are complete; hold their maxima while suspect."""
         window.advance(bucket)
+        bucket = window.bucket
         if bucket - self.rolled > 7 * DAY:
             self.rolled = bucket - bucket % HALF_HOUR - 7 * DAY
         while bucket - self.rolled >= HALF_HOUR:
@@ -183,6 +184,12 @@ class Profile:
     def busy_level(self) -> float:
         """Mean calls per 10 s over the half-hours that had any, 0 where unknown."""
         return self.busy[1] / self.busy[0] / HALF_HOUR if self.busy[0] else 0.0
+
+    def usual_cost(self) -> float | None:
+        """Mean nano-USD per call over the days kept; ``None`` where no call had a cost."""
+        calls = sum(row[1] for row in self.days)
+        cost = sum(row[2] for row in self.days)
+        return cost / calls if calls and cost else None
 
     def record(self, name: str) -> int:
         """The greatest value of a window so far, 0 where nothing is known."""

@@ -102,6 +102,7 @@ class SeriesState:
         "error_score",
         "error_since",
         "errors",
+        "errors_own",
         "evidence",
         "fails",
         "fleet",
@@ -126,6 +127,7 @@ class SeriesState:
         self.day = [-1, 0, 0, 0]
         self.tokens: Window | None = None
         self.errors = 0
+        self.errors_own = 0.0
         self.fails = [0, 0, 0]
         self.error_score = 0.0
         self.error_calls = 0
@@ -156,8 +158,12 @@ class SeriesState:
             return self.tokens.calls - start[3] if self.tokens is not None else 0
         return window.cost - start[2] if paid else window.calls - start[1]
 
-    def failed(self, minute: int) -> None:
-        """Count a failed call in this minute; kept are this minute and the last."""
+    def failed(self, minute: int, *, own: bool) -> None:
+        """Count a failed call in this minute; kept are this minute and the last.
+
+        ``own`` says that the caller is to blame; ``errors_own`` follows its share.
+        """
+        self.errors_own += 0.1 * (own - self.errors_own)
         fails = self.fails
         if fails[0] != minute:
             fails[2] = fails[1] if minute - fails[0] == 1 else 0
@@ -180,7 +186,13 @@ class SeriesState:
             "window": self.window.dump(),
             "profile": None if self.profile is None else self.profile.dump(),
             "alarms": [self.alarm_calls, self.alarm_cost, self.alarm_bucket],
-            "errors": [self.errors, self.error_score, self.error_calls, self.error_since],
+            "errors": [
+                self.errors,
+                self.error_score,
+                self.error_calls,
+                self.error_since,
+                self.errors_own,
+            ],
             "evidence": {str(k): v.dump() for k, v in self.evidence.items()},
             "wolf": {str(k): v for k, v in self.wolf.items()},
             "fleet": None if self.fleet is None else [list(b) for b in self.fleet.values()],
@@ -200,8 +212,9 @@ class SeriesState:
         state.alarm_calls, state.alarm_cost, state.alarm_bucket = map(int, saved["alarms"])
         state.day, state.fails = list(saved["day"]), list(saved["fails"])
         state.tokens = None if saved["tokens"] is None else Window.load(saved["tokens"])
-        state.errors, state.error_calls = int(saved["errors"][0]), int(saved["errors"][2])
-        state.error_score, state.error_since = saved["errors"][1], saved["errors"][3]
+        errors, score, calls, since, own = saved["errors"]
+        state.errors, state.error_calls = int(errors), int(calls)
+        state.error_score, state.error_since, state.errors_own = score, since, own
         state.evidence = {Signal(k): Evidence.load(v) for k, v in saved["evidence"].items()}
         state.wolf = {Signal(k): float(v) for k, v in saved["wolf"].items()}
         if saved["fleet"] is not None:

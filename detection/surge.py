@@ -129,7 +129,7 @@ class SequentialJudge:
             volume.hour_ratio * hour * MINUTE,
             volume.usual_ratio * slack * profile.busy_level() * MINUTE,
         )
-        edges = [window.calls_in(n) for n in range(0, STEADY + 1, MINUTE)]
+        edges = [0, *(window.calls_in(n) for n in range(MINUTE, STEADY + 1, MINUTE))]
         minutes = [b - a for a, b in pairwise(edges)]
         if minutes[0] < least:
             _leave(view, False, least - minutes[0])
@@ -139,7 +139,9 @@ class SequentialJudge:
         if observed < least:
             return None
         stick = Yardstick("steady_60", STEADY, False, least)
-        return self._made(view, stick, Tier.CRITICAL, observed, record, None, None)
+        dear = observed * _weight(view, profile, STEADY) >= least
+        tier = Tier.CRITICAL if dear else Tier.WARNING
+        return self._made(view, stick, tier, observed, record, None, None)
 
     def _score(
         self, view: View, profile: Profile, stick: Yardstick, observed: float, record: float
@@ -156,7 +158,8 @@ class SequentialJudge:
             or p_value <= volume.p_value
             or (e_value or 0.0) >= volume.e_value
         )
-        if ratio >= volume.record_ratio:
+        weight = 1.0 if stick.paid else _weight(view, profile, stick.buckets)
+        if ratio * weight >= volume.record_ratio:
             tier = Tier.CRITICAL
         elif ratio >= 1.5 and significant:
             tier = Tier.WARNING
@@ -209,6 +212,19 @@ class SequentialJudge:
         counts.append(view.state.window.calls_in(1))
         null = max(record, stick.floor) / stick.buckets * 1.25
         return shiryaev_roberts(counts, null, 1.5)
+
+
+def _weight(view: View, profile: Profile, buckets: int) -> float:
+    """What a call of the window counts for: less than one where calls are far cheaper than usual.
+
+    A thousand embeddings are no surge on a key of long chats. Calls at half the usual
+    cost still count in full, since a key's mix of short and long calls shifts by itself.
+    """
+    window = view.state.window
+    calls, usual = window.calls_in(buckets), profile.usual_cost()
+    if usual is None or not calls:
+        return 1.0
+    return min(1.0, 2.0 * window.cost_in(buckets) / calls / usual)
 
 
 def _leave(view: View, paid: bool, room: float) -> None:

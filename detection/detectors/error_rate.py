@@ -1,7 +1,9 @@
 """The share of failing calls, by a Bernoulli CUSUM.
 
 Owns: the score of each series' failures. Must never: blame one caller for an
-outage of its provider; there it stays at critical.
+outage of its provider: unless most failures are the caller's own (its requests are
+refused as wrong), the rate stays at critical. One failing request that is sent again
+and again is the retry storm's.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from detection.types import Dimension, Family, Observation, Score, Signal, Tier
 
 #: A CUSUM is capped so that it falls again soon after the storm.
 CAP = 2.0
+#: Share of failures for which the caller is to blame, above which it may be blocked.
+OWN_SHARE = 0.5
 
 
 def outage(view: View, threshold: float) -> bool:
@@ -68,7 +72,11 @@ class ErrorRate:
         tier = Tier.CRITICAL if score >= settings.threshold else Tier.WARNING
         lasting = max(6, min(90, int(view.now - state.error_since) // 10 + 1))
         observed = min(1.0, state.failures(view.bucket // 6) / max(1, state.window.calls_in(12)))
-        blameless = state.series.dimension in WIDE or outage(view, settings.threshold)
+        blameless = (
+            state.series.dimension in WIDE
+            or state.errors_own < OWN_SHARE
+            or outage(view, settings.threshold)
+        )
         return Score(
             self.signal,
             self.family,

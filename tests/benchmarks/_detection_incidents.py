@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detection.types import ActionKind, FleetBucket, Observation, Tier
+from detection.types import ActionKind, FleetBucket, Observation, Series, Signal, Tier
 from tests.benchmarks._detection_play import EPOCH, NARROW, Caller, Mark, Player
 from tests.benchmarks._detection_traces import BUCKETS, WEEK
 
@@ -28,6 +28,8 @@ THINNED = 40
 NORMAL_PER_BUCKET = 12
 SWAP = 16.7
 
+#: Signal and series of alarms that the untouched traffic raises as well.
+Rings = frozenset[tuple[Signal, Series]]
 Change = Callable[[Caller, Observation, np.random.Generator], Observation]
 
 
@@ -140,8 +142,12 @@ def base_rate(player: Player) -> float:
     return max(LEAST_RATE, player.key.rate(0, WEEK))
 
 
-def trial(player: Player, mark: Mark, incident: Incident, seed: int) -> Found:
-    """Play one incident from a mark for 15 minutes, or until it is found."""
+def trial(player: Player, mark: Mark, incident: Incident, seed: int, rings: Rings) -> Found:
+    """Play one incident from a mark for 15 minutes, or until it is found.
+
+    An alarm or a block counts only where the untouched traffic doesn't ring for the
+    same signal and series at that time.
+    """
     rng = np.random.default_rng([seed, mark.t, len(incident.name)])
     run = resume(player, mark, rng)
     start = EPOCH + mark.t + int(rng.integers(60)) * 10
@@ -168,11 +174,16 @@ def trial(player: Player, mark: Mark, incident: Incident, seed: int) -> Found:
             run.actions += run.policy.tick(o.ts, run.engine.renewed)
         place = (o.ts - start, calls, paid / 1e9)
         if found.critical is None and any(
-            a.verdict.tier >= Tier.CRITICAL and a.verdict.series.dimension in NARROW
+            a.verdict.tier >= Tier.CRITICAL
+            and a.verdict.series.dimension in NARROW
+            and (a.verdict.signal, a.verdict.series) not in rings
             for a in run.alarms[before:]
         ):
             found.critical = place
-        if found.block is None and any(a.kind is ActionKind.BLOCK for a in run.actions[acted:]):
+        if found.block is None and any(
+            a.kind is ActionKind.BLOCK and (a.signal, a.series) not in rings
+            for a in run.actions[acted:]
+        ):
             found.block = place
         if found.by(incident.stop) is not None:
             break

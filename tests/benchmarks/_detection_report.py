@@ -62,8 +62,8 @@ def incident_rows(out: Results) -> list[dict[str, Any]]:
     """One row per incident and strength; medians are over those that were found."""
     rows = []
     for (name, strength, stop), trials in out.incidents.items():
-        found = [f.by(stop) if f is not None else None for _, f in trials]
-        first = [f.critical if f is not None else None for _, f in trials]
+        found = [f.by(stop) for _, f in trials]
+        first = [f.critical for _, f in trials]
         hits = [f for f in found if f is not None]
         row: dict[str, Any] = {"incident": name, "strength": strength, "counts": stop}
         for seconds in (60, 300, 900):
