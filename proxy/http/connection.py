@@ -1,0 +1,454 @@
+"""One connection of a client: requests in, answers out, in order.
+
+Owns: HTTP/1.x framing of requests, deadlines and the order of pipelined calls.
+Must never: forward what it has not understood, or wait for a client without a
+limit.
+
+Clients send the same head again and again, but for the body's length. A call whose
+head is byte for byte the one that was parsed before, but for these digits, and
+whose body is here, needs no parser: what the parser said still holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+import httptools
+
+from proxy.http import errors
+from proxy.http.deadlines import NEVER
+from proxy.http.forward import Exchange
+from proxy.http.headers import RawHeaders
+from proxy.http.ports import Services
+from proxy.http.request import Head
+from proxy.http.settings import ServerSettings
+from proxy.http.strictness import (
+    BadRequestError,
+    KnownHead,
+    body_parser,
+    check,
+    explain,
+    known_head,
+)
+from proxy.http.websocket import Tunnel
+
+_MAX_TARGET = 65_536
+_MAX_PIPELINED = 32
+_LINGER_SECONDS = 1.0
+
+
+class Port(Protocol):
+    """The listening side that a connection belongs to."""
+
+    services: Services
+    settings: ServerSettings
+    loop: asyncio.AbstractEventLoop
+    draining: bool
+
+    def admit(self, connection: ClientConnection) -> bool: ...
+    def forget(self, connection: ClientConnection) -> None: ...
+
+
+class ClientConnection(asyncio.Protocol):
+    """One connection of a client."""
+
+    __slots__ = (
+        "_bad",
+        "_body_timeout",
+        "_closing",
+        "_exchanges",
+        "_field_bytes",
+        "_fields",
+        "_head_bytes",
+        "_heads",
+        "_held",
+        "_in_head",
+        "_known",
+        "_last",
+        "_length",
+        "_loop",
+        "_parser",
+        "_paused_by_queue",
+        "_receiving",
+        "_server",
+        "_target",
+        "_tunnel",
+        "_upgrade_ignored",
+        "deadline",
+        "peer",
+        "transport",
+    )
+
+    def __init__(self, server: Port) -> None:
+        self._server = server
+        self._loop = server.loop
+        self.transport: asyncio.Transport | None = None
+        self.peer = ""
+        self.deadline = NEVER
+        self._parser = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._fields: RawHeaders = []
+        self._field_bytes = 0
+        self._length: int | None = None
+        self._last: Head | None = None
+        self._head_bytes = 0
+        self._heads = 0
+        self._in_head = False
+        self._known: KnownHead | None = None
+        self._held = False
+        self._paused_by_queue = False
+        self._receiving: Exchange | None = None
+        self._exchanges: deque[Exchange] = deque()
+        self._tunnel: Tunnel | None = None
+        self._closing = False
+        self._upgrade_ignored = False
+        self._bad: BadRequestError | None = None
+
+    # -- asyncio -----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        name = transport.get_extra_info("peername")
+        self.peer = name[0] if isinstance(name, tuple) else ""
+        if not self._server.admit(self):
+            self.send(errors.bare(503, "too many connections"))
+            self.close_after()
+            return
+        self.deadline = self._loop.time() + self._server.settings.header_timeout_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self._server.forget(self)
+        if self._tunnel is not None:
+            tunnel, self._tunnel = self._tunnel, None
+            tunnel.client_gone()
+            return
+        while self._exchanges:
+            self._exchanges.popleft().client_gone()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self.deadline = self._loop.time() + self._server.settings.write_timeout_seconds
+        if self._tunnel is not None:
+            self._tunnel.client_paused()
+        elif self._exchanges:
+            self._exchanges[0].client_paused()
+
+    def resume_writing(self) -> None:
+        self.deadline = NEVER
+        if self._tunnel is not None:
+            self._tunnel.client_resumed()
+        elif self._exchanges:
+            self._exchanges[0].client_resumed()
+
+    def on_deadline(self) -> None:
+        """Too slow: say so where an answer is still possible, and close."""
+        if not self._exchanges and self._fields:
+            self.send(errors.bare(408, "the request's head took too long"))
+        elif self._receiving is not None and len(self._exchanges) == 1:
+            self._exchanges[0].client_gone()
+            self._exchanges.clear()
+        self.abort_or_close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._tunnel is not None:
+            self._tunnel.on_client_data(data)
+            return
+        if self._closing:
+            return
+        fresh = False
+        if self._receiving is None:
+            fresh = not self._in_head
+            if fresh and self._known is not None:
+                body = self._known.body_of(data)
+                if body is not None:
+                    self._take_whole(self._known.head, body)
+                    return
+            self._heads = 0
+            self._head_bytes += len(data)
+        else:
+            self.deadline = self._loop.time() + self._server.settings.body_timeout_seconds
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as switched:
+            self._upgraded(data, switched.args[0])
+            return
+        except httptools.HttpParserInvalidMethodError:
+            self._reject(BadRequestError(400, "unknown method"))
+        except httptools.HttpParserError as error:
+            self._reject(self._bad or BadRequestError(400, explain(error)))
+        if self._receiving is None and self._head_bytes > self._server.settings.max_header_bytes:
+            self._reject(BadRequestError(431, "the request's head is too large"))
+        elif fresh and self._heads == 1 and self._last is not None:
+            self._known = known_head(data, self._last)
+
+    def _take_whole(self, head: Head, body: bytes) -> None:
+        """A call whose head is known and whose body is here."""
+        exchange = Exchange(self._server.services, self, head, len(body))
+        self.deadline = NEVER
+        self._exchanges.append(exchange)
+        exchange.take_whole(body)
+        if len(self._exchanges) == 1:
+            exchange.start()
+            if not self._exchanges:
+                self._rest()
+
+    # -- httptools ---------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self._target = b""
+        self._fields = []
+        self._field_bytes = 0
+        self._length = None
+        if not self._exchanges:
+            self.deadline = self._loop.time() + self._server.settings.header_timeout_seconds
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        if len(self._target) > _MAX_TARGET:
+            raise self._fault(414, "the request target is too long")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._receiving is not None:
+            return  # a trailer of the request: allowed, and dropped with its framing
+        if len(name) == 14 and name.lower() == b"content-length":
+            self._length = int(value)
+        else:
+            self._fields.append((name, value))
+        self._field_bytes += len(name) + len(value)
+        if self._field_bytes > self._server.settings.max_header_bytes:
+            raise self._fault(431, "the request's head is too large")
+        if len(self._fields) > self._server.settings.max_headers:
+            raise self._fault(431, "too many header fields")
+
+    def on_headers_complete(self) -> None:
+        head = self._checked_head()
+        self._in_head = False
+        self._heads += 1
+        self._head_bytes = 0
+        if self._parser.should_upgrade():
+            self._check_upgrade(head)
+        exchange = Exchange(self._server.services, self, head, self._length)
+        self._receiving = exchange
+        self._exchanges.append(exchange)
+        self.deadline = self._loop.time() + self._server.settings.body_timeout_seconds
+        if len(self._exchanges) == 1:
+            exchange.start()
+        elif len(self._exchanges) >= _MAX_PIPELINED and not self._paused_by_queue:
+            self._paused_by_queue = True
+            self._pause_transport()
+
+    def on_body(self, body: bytes) -> None:
+        if self._receiving is not None:
+            self._receiving.on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._upgrade_ignored:
+            return
+        exchange, self._receiving = self._receiving, None
+        self._fields = []
+        self.deadline = NEVER
+        if exchange is not None:
+            exchange.on_body_done()
+            if not self._exchanges:
+                self._rest()
+
+    # -- what an exchange uses (Downstream) --------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Write to the client."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def finished(self, exchange: Exchange, *, reusable: bool) -> None:
+        """An answer is out: on to the next call, or close."""
+        if not self._exchanges or self._exchanges[0] is not exchange:
+            return
+        self._exchanges.popleft()
+        if not reusable or self._server.draining:
+            if self._receiving is not None:
+                self._linger()
+            else:
+                self.close_after()
+            return
+        if self._exchanges:
+            if self._paused_by_queue and len(self._exchanges) < _MAX_PIPELINED // 2:
+                self._paused_by_queue = False
+                self._resume_transport()
+            self._loop.call_soon(self._start_next)
+        elif self._receiving is None:
+            self._rest()
+
+    def close_after(self) -> None:
+        """Close when what was written is out."""
+        self._closing = True
+        self.deadline = self._loop.time() + self._server.settings.write_timeout_seconds
+        if self.transport is not None:
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once, so that the client sees a broken connection."""
+        self._closing = True
+        if self.transport is not None:
+            self.transport.abort()
+
+    def pause(self) -> None:
+        """Take no more of the request for now."""
+        self._held = True
+        self.deadline = NEVER
+        self._pause_transport()
+
+    def resume(self) -> None:
+        """Take more of the request."""
+        if self._held:
+            self._held = False
+            if self._receiving is not None:
+                timeout = self._server.settings.body_timeout_seconds
+                self.deadline = self._loop.time() + timeout
+            self._resume_transport()
+
+    def become_tunnel(self, tunnel: Tunnel) -> None:
+        """From here on the bytes are WebSocket frames."""
+        self._tunnel = tunnel
+        self._exchanges.clear()
+        self.deadline = NEVER
+
+    def abort_or_close(self) -> None:
+        """Close; at once where a whole answer can no longer be given."""
+        if self._exchanges or self.transport is None:
+            self.abort()
+        else:
+            self.close_after()
+
+    @property
+    def idle(self) -> bool:
+        """Is no call under way?"""
+        return not self._exchanges and self._tunnel is None
+
+    # -- inside ------------------------------------------------------------------
+
+    def _start_next(self) -> None:
+        if self._exchanges and not self._closing:
+            self._exchanges[0].start()
+
+    def _rest(self) -> None:
+        self._head_bytes = 0
+        self.deadline = self._loop.time() + self._server.settings.idle_timeout_seconds
+        if self._server.draining:
+            self.close_after()
+
+    def _fault(self, status: int, message: str) -> BadRequestError:
+        self._bad = BadRequestError(status, message)
+        return self._bad
+
+    def _checked_head(self) -> Head:
+        """The head; the last one of this connection again, where it is the same."""
+        parser, last = self._parser, self._last
+        version = parser.get_http_version()
+        method = parser.get_method().decode("ascii")
+        target = self._target.decode("latin-1")
+        if (
+            last is not None
+            and self._fields == last.raw
+            and target == last.target
+            and method == last.method
+            and version[-1:] == ("1" if last.minor_version else "0")
+        ):
+            return last
+        if version not in ("1.1", "1.0"):
+            raise self._fault(505, "HTTP/1.0 and HTTP/1.1 are served")
+        head = Head(method, target, int(version[-1]), self._fields)
+        try:
+            check(head)
+        except BadRequestError as bad:
+            self._bad = bad
+            raise
+        self._last = head
+        return head
+
+    def _reject(self, bad: BadRequestError) -> None:
+        """Answer what can't be read, after the calls before it, and close."""
+        self._server.services.runtime.rejected[f"http_{bad.status}"] += 1
+        if self._closing:
+            return
+        self._closing = True
+        answerable = all(exchange is self._receiving for exchange in self._exchanges)
+        for exchange in list(self._exchanges):
+            answerable = answerable and not exchange.answered
+            exchange.client_gone()
+        self._exchanges.clear()
+        if not answerable:
+            # Bytes of an answer are out: another one behind them could be taken for its rest.
+            self.abort()
+            return
+        self.send(errors.bare(bad.status, str(bad)))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Say that no more comes, and read on for a moment.
+
+        A close with unread bytes in the kernel resets the connection, and the reset
+        can overtake the answer (RFC 9112 section 9.6).
+        """
+        self._closing = True
+        transport = self.transport
+        if transport is None:
+            return
+        if not transport.can_write_eof():
+            transport.close()
+            return
+        self._held = self._paused_by_queue = False
+        self._resume_transport()
+        transport.write_eof()
+        self.deadline = self._loop.time() + _LINGER_SECONDS
+
+    def _check_upgrade(self, head: Head) -> None:
+        """llhttp reads no body where an upgrade is asked for."""
+        body = "transfer-encoding" in head.headers or bool(self._length)
+        if "websocket" not in head.headers.get("upgrade", "").lower():
+            self._upgrade_ignored = body
+        elif body:
+            raise self._fault(400, "a WebSocket handshake may have no body")
+
+    def _upgraded(self, data: bytes, offset: int) -> None:
+        """llhttp stops at an upgrade: go on by what it was."""
+        rest = data[offset:]
+        if self._tunnel is not None:
+            if rest:
+                self._tunnel.on_client_data(rest)
+            return
+        exchange = self._receiving
+        if self._closing:
+            return
+        if not self._upgrade_ignored or exchange is None:
+            self._parser = httptools.HttpRequestParser(self)
+            if rest and self._exchanges and self._exchanges[-1].awaits_switch:
+                self._reject(BadRequestError(400, "data before the upgrade was answered"))
+            elif rest:
+                self.data_received(rest)
+            return
+        # An upgrade that we don't do (h2c): the body is read as if it had not been asked for.
+        self._upgrade_ignored = False
+        self._parser = body_parser(self, self._length)
+        if rest:
+            self.data_received(rest)
+
+    def _pause_transport(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def _resume_transport(self) -> None:
+        if self._held or self._paused_by_queue:
+            return
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def body_read(self) -> None:
+        """The body of a call with an upgrade that was ignored is whole."""
+        self._parser = httptools.HttpRequestParser(self)
+        self.on_message_complete()

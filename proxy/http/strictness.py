@@ -1,0 +1,119 @@
+"""What a request's head must be, beyond what the parser refuses.
+
+Owns: the rules that keep a request from being read in two ways. Must never: mend
+what is wrong.
+
+Requests are read with httptools (llhttp in strict mode), which refuses two lengths,
+length and chunks together, folded fields, bare line feeds and NUL. What llhttp lets
+pass and a proxy must not is refused here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import httptools
+
+from proxy.http.request import Head
+
+_HOST_FORBIDDEN = frozenset(b"/?#@\\ \t")
+_LENGTH_FIELD = b"\r\ncontent-length:"
+_MOST_DIGITS = 10
+
+
+class BadRequestError(Exception):
+    """A request that can't be read, and the status that says so."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def check(head: Head) -> None:
+    """Refuse what can be read in two ways. Raises :class:`BadRequestError`."""
+    if head.method == "CONNECT":
+        raise BadRequestError(405, "CONNECT is not served: use the proxy's address as base URL")
+    hosts = [value for name, value in head.raw if name.lower() == b"host"]
+    if len(hosts) > 1 or (not hosts and head.minor_version):
+        raise BadRequestError(400, "exactly one Host field is needed")
+    if hosts and not _HOST_FORBIDDEN.isdisjoint(hosts[0]):
+        raise BadRequestError(400, "the Host field holds more than a host and a port")
+    encoding = head.headers.get("transfer-encoding")
+    if encoding is not None:
+        if not head.minor_version:
+            raise BadRequestError(400, "Transfer-Encoding is not allowed in HTTP/1.0")
+        if encoding.strip().lower() != "chunked":
+            raise BadRequestError(400, "only Transfer-Encoding: chunked is served")
+
+
+class KnownHead(NamedTuple):
+    """The bytes of a head that was parsed, around the digits of its body's length."""
+
+    before: bytes
+    after: bytes
+    head: Head
+
+    def body_of(self, data: bytes) -> bytes | None:
+        """The body, where ``data`` is this head again and one whole body; else ``None``."""
+        before, after = self.before, self.after
+        if not data.startswith(before):
+            return None
+        start = len(before)
+        end = data.find(b"\r\n", start, start + _MOST_DIGITS)
+        digits = data[start:end]
+        if not digits.isdigit() or not data.startswith(after, end):
+            return None
+        body = data[end + len(after) :]
+        return body if len(body) == int(digits) else None
+
+
+def known_head(data: bytes, head: Head) -> KnownHead | None:
+    """A parsed head with its bytes, which ``data`` begins with, where it may be met again.
+
+    Not one that ends the connection, switches it or has no counted body.
+    """
+    headers = head.headers
+    if not head.minor_version or "upgrade" in headers or "expect" in headers:
+        return None
+    if headers.get("connection", "keep-alive").lower() != "keep-alive":
+        return None
+    end = data.find(b"\r\n\r\n")
+    start = data.lower().find(_LENGTH_FIELD, 0, end)
+    if start < 0:
+        return None
+    start += len(_LENGTH_FIELD)
+    start += len(data[start:end]) - len(data[start:end].lstrip(b" "))
+    stop = data.find(b"\r\n", start)
+    return KnownHead(data[:start], data[stop : end + 4], head)
+
+
+def explain(error: httptools.HttpParserError) -> str:
+    """What the parser found wrong, in its words where these are short."""
+    text = str(error)
+    return text if text and len(text) < 120 else "the request can't be read"
+
+
+class TakesBody(Protocol):
+    """Who is told of a body."""
+
+    def on_body(self, body: bytes) -> None: ...
+    def body_read(self) -> None: ...
+
+
+class _BodyOnly:
+    """Callbacks that take a body and leave the head, which is known already."""
+
+    def __init__(self, taker: TakesBody) -> None:
+        self.on_body = taker.on_body
+        self.on_message_complete = taker.body_read
+
+
+def body_parser(taker: TakesBody, length: int | None) -> httptools.HttpRequestParser:
+    """A parser in the middle of a message: ``length`` bytes of body come, or chunks.
+
+    llhttp reads no body where an upgrade is asked for, also where it is not granted.
+    """
+    parser = httptools.HttpRequestParser(_BodyOnly(taker))
+    framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+    parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+    return parser
