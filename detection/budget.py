@@ -9,7 +9,7 @@ what it *holds*: a part of the limit that the store has set aside for it. The
 store keeps, for all replicas together, ``spent + charged + holds <= limit``,
 and each replica keeps ``reserved + pending <= hold``; so the limit holds
 whatever is lost or late, as long as no call costs more than was reserved for
-it.
+it. (docs/budgets.md has the proof, and what a crash may do.)
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ class Account:
         What calls wait for that the hold doesn't cover.
     heard_at : float
         When the store last answered for it.
+    secured, until : int, float
+        What stays counted for this replica should it not be heard again, and until
+        when it may use more than that.
     place : int
         Where its owner keeps a copy of what is at risk, -1 for nowhere.
 
@@ -98,7 +101,9 @@ class Account:
         "pending",
         "place",
         "reserved",
+        "secured",
         "spent",
+        "until",
         "waiting",
     )
 
@@ -113,6 +118,8 @@ class Account:
         self.others = 0
         self.waiting = 0
         self.heard_at = float("-inf")
+        self.secured = 0
+        self.until = float("inf")
         self.place = -1
 
     @property
@@ -163,9 +170,18 @@ class Account:
             self.hold = used + want
         return Report(used, want, keep)
 
-    def acknowledge(
-        self, used: int, *, held: int, spent: int, charged: int, others: int
-    ) -> None:
+    def lapse(self) -> None:
+        """Not heard for too long: only what is counted anyway may still be used.
+
+        >>> a = Account(100)
+        >>> a.hold, a.secured = 40, 15
+        >>> a.lapse(); a.hold
+        15
+        """
+        self.hold = min(self.hold, self.secured)
+        self.until = float("inf")
+
+    def acknowledge(self, used: int, *, held: int, spent: int, charged: int, others: int) -> None:
         """Take the store's answer to a report of ``used``."""
         self.pending -= used
         self.hold = held

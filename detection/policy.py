@@ -163,7 +163,8 @@ class Policy:
 
     def _may_stop(self, rule: PolicyRule, verdict: Verdict) -> bool:
         dimension = verdict.series.dimension
-        if dimension not in WIDE or verdict.signal is Signal.HARD_LIMIT:
+        passed = verdict.signal is Signal.HARD_LIMIT and verdict.blockable
+        if dimension not in WIDE or passed:
             return True
         return dimension in rule.match.dimensions
 

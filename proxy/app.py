@@ -190,6 +190,7 @@ class App:
             now=self.clock,
         )
         self.enforcement.on_verdict(lambda verdict: self.judge.act([verdict]))
+        self.enforcement.on_evidence(self.judge.evidence)
         self.incidents.on_dismissed(self.judge.dismissed)
         self.ledger.on_fleet(self.judge.fleet)
         self._take_imported()
@@ -397,8 +398,8 @@ class App:
     def _engine_file(self) -> Path:
         return self.settings.data_dir / f"engine-{self._index}.json"
 
-    def _link(self, incident: str) -> str:
-        base = self._admin_url()
+    def _link(self, verdict: str) -> str:
+        base, incident = self._admin_url(), self.incidents.id_of(verdict)
         return f"{base}/incidents/{incident}" if base and incident else ""
 
     def _admin_url(self) -> str:

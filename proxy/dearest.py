@@ -25,10 +25,14 @@ class DearestRates:
     def __init__(self, pricer: Pricer, now: Callable[[], float]) -> None:
         self._pricer = pricer
         self._now = now
+        self._revision = pricer.revision
         self._known: dict[tuple[str, str | None, str | None], tuple[float, Rates]] = {}
 
     def __call__(self, provider: str, model: str | None, project: str | None) -> Rates:
         """The rates that a call can't exceed."""
+        if self._pricer.revision != self._revision:
+            self._revision = self._pricer.revision
+            self._known.clear()
         key = (provider, model, project)
         known = self._known.get(key)
         now = self._now()

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
-from detection.types import Action, ActionKind, Series, Verdict
+from detection.types import Action, ActionKind, Score, Series, Verdict
 from proxy.enforcement_alerts import MoneyAlerts
 from proxy.enforcement_audit import AuditTrail
 from proxy.enforcement_codec import from_json, to_json
@@ -71,9 +71,11 @@ class Enforcement:
         self._known: dict[str, dict[str, Any]] = {}
         self._reasons: dict[str, str] = {}
         self._verdict_listeners: list[Callable[[Verdict], object]] = []
+        self._evidence_listeners: list[Callable[[Series, Score], object]] = []
         self._action_listeners: list[Callable[[dict[str, Any]], object]] = []
         self.audit = AuditTrail(data_dir / "audit") if index == 0 else None
         self.alerts = MoneyAlerts(gate.counters)
+        gate.on_softened(self.alerts.softened)
         self._mirror = self._open_mirror(data_dir / "holds" / f"{index}.bin")
         self.holds = Holds(
             gate.counters,
@@ -89,6 +91,10 @@ class Enforcement:
     def on_verdict(self, callback: Callable[[Verdict], object]) -> None:
         """Called with budget thresholds, burn rates and limits that refused."""
         self._verdict_listeners.append(callback)
+
+    def on_evidence(self, callback: Callable[[Series, Score], object]) -> None:
+        """Called each second with the budgets that burn, as evidence for detection."""
+        self._evidence_listeners.append(callback)
 
     def on_action(self, callback: Callable[[dict[str, Any]], object]) -> None:
         """Called with every change of what is in force, wherever it was made."""
@@ -137,6 +143,7 @@ class Enforcement:
     def prepare(self) -> None:
         """Fetch the shares of what counts all calls, before the first one asks."""
         now = self._clock()
+        self._prepared = self.gate.counters.rules
         for counter in self.gate.counters.totals():
             counter.seen = now
             self.gate.counters.dirty.add(counter)
@@ -298,14 +305,22 @@ class Enforcement:
             now = self._clock()
             try:
                 self.gate.expire()
-                for verdict in self.alerts.look(now):
-                    for listener in self._verdict_listeners:
-                        listener(verdict)
+                if self.gate.counters.rules is not self._prepared:
+                    self.prepare()
+                self._tell(now)
                 if now - refreshed > _REFRESH_SECONDS:
                     refreshed = now
                     self._refresh(now)
             except Exception:
                 log.exception("looking_at_limits_failed")
+
+    def _tell(self, now: float) -> None:
+        for verdict in self.alerts.look(now):
+            for listener in self._verdict_listeners:
+                listener(verdict)
+        for series, score in self.alerts.burning():
+            for take in self._evidence_listeners:
+                take(series, score)
 
     def _refresh(self, now: float) -> None:
         """Hear of budgets that only others spend, and drop counters nobody uses."""

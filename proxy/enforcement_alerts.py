@@ -1,17 +1,19 @@
-"""Verdicts about money: thresholds passed, burn rates, limits that refused.
+"""Verdicts of enforcement's own: thresholds passed, burn rates, limits that refused.
 
-Owns: when a budget or limit is worth an incident, and when that is over. Must
-never: refuse anything; the gate does.
+Owns: when a budget, a limit or the blast radius is worth an incident, and when
+that is over. Must never: refuse anything; the gate does.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 
 from detection.budget import BURN_PAIRS, burn_rate, exhausted_in
-from detection.types import Family, Signal, Tier, Verdict
+from detection.types import TOTAL, Action, Family, Score, Series, Signal, Tier, Verdict
 from proxy.gate_counters import Counters
+from proxy.gate_refusals import scope_of
 from proxy.gate_rules import Counter
 
 _SAMPLE_SECONDS = 30.0
@@ -55,10 +57,36 @@ class MoneyAlerts:
         self._counters = counters
         self._courses: dict[Counter, _Course] = {}
         self._crossed: dict[Counter, float] = {}
+        self._softened: Action | None = None
+        self._softened_at: float | None = None
+
+    def softened(self, action: Action) -> None:
+        """A block became a throttle, since it would have stopped too much."""
+        self._softened = action
+
+    def burning(self) -> Iterator[tuple[Series, Score]]:
+        """The budgets that burn too fast, as evidence beside other families.
+
+        Of tier NONE: this is told by :meth:`look`, detection only adds it up.
+        """
+        for counter, course in self._courses.items():
+            if course.burning is not Tier.NONE:
+                yield (
+                    counter.series,
+                    Score(
+                        Signal.BUDGET_BURN,
+                        Family.BUDGET,
+                        Tier.NONE,
+                        float(counter.used_now),
+                        float(counter.rule.limit),
+                        detail=_facts(counter),
+                    ),
+                )
 
     def look(self, now: float) -> Iterator[Verdict]:
         """The verdicts that are new since the last look."""
         yield from self._limits(now)
+        yield from self._blast_radius(now)
         live = set()
         for counter in self._counters:
             if counter.rule.kind == "budget" and counter.span.name:
@@ -94,6 +122,28 @@ class MoneyAlerts:
             if now - at > _QUIET_SECONDS:
                 del self._crossed[counter]
                 yield _over(now, Signal.HARD_LIMIT, Family.LIMIT, counter)
+
+    def _blast_radius(self, now: float) -> Iterator[Verdict]:
+        action, self._softened = self._softened, None
+        verdict = Verdict(
+            ts=now,
+            signal=Signal.HARD_LIMIT,
+            tier=Tier.EMERGENCY,
+            series=TOTAL,
+            families=frozenset((Family.LIMIT,)),
+            observed=1.0,
+            since=now,
+            blockable=False,
+            detail={"rule": "blast_radius", "kind": "blast radius", "scope": "all calls"},
+        )
+        if action is not None:
+            if self._softened_at is None:
+                instead = {"instead_of_blocking": scope_of(action.series), "why": action.reason}
+                yield replace(verdict, detail={**verdict.detail, **instead})
+            self._softened_at = now
+        elif self._softened_at is not None and now - self._softened_at > _QUIET_SECONDS:
+            self._softened_at = None
+            yield replace(verdict, tier=Tier.NONE)
 
     def _budget(self, counter: Counter, now: float) -> Iterator[Verdict]:
         course = self._courses.setdefault(counter, _Course())

@@ -23,10 +23,14 @@ from proxy.store.scripts import Script, load
 
 #: A replica that has not been heard for this long is taken for dead.
 TTL_SECONDS = 10
+#: For so long a replica that hears nothing trusts its whole hold.
+_TRUSTED_SECONDS = 8.0
 _KEEP_SECONDS = 86_400.0
 _IDLE_SECONDS = 1.0
 _BATCH = 400
 _PACE = 0.3
+#: Places in a request, see hold.lua.
+_KEEP, _RISK = 3, 9
 
 
 class Link(Protocol):
@@ -46,11 +50,17 @@ class _Item:
     request: list[int | float]
     before: str = ""
 
+    def stay_within_hold(self) -> None:
+        """Ask to keep no more than is still held; it may have lapsed since the last try."""
+        if self.account is not None and self.counter is not None:
+            kept = max(0, self.account.hold - self.used)
+            self.request[_KEEP] = min(self.request[_KEEP], kept)
+
 
 def _recovered(left: Remains, now: float) -> _Item:
     """What an earlier process of this replica left: reported, and held no longer."""
     keep = now + _KEEP_SECONDS
-    request = [0, left.at_risk, 0, 0, keep, 0, 1, left.sent_sequence, left.sent_used]
+    request = [0, left.at_risk, 0, 0, keep, 0, 1, left.sent_sequence, left.sent_used, 0]
     return _Item(None, None, left.account, left.at_risk, request)
 
 
@@ -118,6 +128,8 @@ class Holds:
                 self._prepare(item)
             self._unanswered[shard] = (self._sequence, chosen)
         for shard, (sequence, items) in list(self._unanswered.items()):
+            for item in items:
+                item.stay_within_hold()
             reply = await self._link.run(
                 self._script,
                 [f"{self._prefix}:{{hold{shard}}}:{item.name}" for item in items],
@@ -158,14 +170,17 @@ class Holds:
         expires = max(now, counter.end if counter.end < now + 40 * _KEEP_SECONDS else now)
         expires += _KEEP_SECONDS
         if account is None:
-            item.request = [rule.limit, 0, 0, 0, expires, 0, charge, 0, 0]
+            item.request = [rule.limit, 0, 0, 0, expires, 0, charge, 0, 0, 0]
             return
         extra = self._headroom(counter, now) if account is counter.account else 0
         report = account.report(extra)
         floor = self._floors.pop(item.name, 0)
         item.used = report.used
         item.request = [account.limit, report.used, report.want, report.keep]
-        item.request += [expires, floor, charge, 0, 0]
+        # One more call may be let through before this replica is heard again.
+        risk = account.reserved + account.waiting + min(extra, counter.last)
+        account.secured = min(account.secured, risk)
+        item.request += [expires, floor, charge, 0, 0, risk]
         if self._mirror is not None:
             if account.place < 0:
                 account.place = self._mirror.assign(item.name)
@@ -216,6 +231,8 @@ class Holds:
                 others=others,
             )
             account.heard_at = now
+            account.secured = min(held, int(item.request[_RISK]))
+            account.until = now + _TRUSTED_SECONDS
             if self._mirror is not None and account.place >= 0:
                 self._mirror.sent(account.place, 0, 0)
                 self._mirror.numbers[account.place] = account.reserved + account.pending

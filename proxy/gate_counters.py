@@ -169,6 +169,8 @@ class Counters:
                 elif rule.metric == "tokens":
                     amount = estimate.tokens
             counter.seen = now
+            if now > account.until:
+                account.lapse()
             if account.hold - account.reserved - account.pending < amount and rule.judges:
                 refused = self._short(counter, amount, decision, now, final=final)
                 if refused is not None:

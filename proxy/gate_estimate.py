@@ -59,12 +59,7 @@ class Estimator:
 
     def __init__(self, rates: Callable[[str, str | None, str | None], Rates]) -> None:
         self._rates = rates
-        self._cached: dict[tuple[str, str | None, str | None], Rates] = {}
         self._learned: dict[tuple[str, str], _Learned] = {}
-
-    def forget_rates(self) -> None:
-        """Prices changed."""
-        self._cached.clear()
 
     def estimate(self, ctx: RequestContext) -> Estimate:
         """What to reserve for a call.
@@ -74,7 +69,7 @@ class Estimator:
         reference, stored conversations) that ratio is used with half again.
         """
         name = (ctx.agent or ctx.key or "", ctx.model or "")
-        rates = self._rates_of(ctx)
+        rates = self._rates(ctx.provider, ctx.model, ctx.project)
         if not ctx.metered:
             return Estimate(0, 0, 0, 0, rates.output, True, name)
         learned = self._learned.get(name)
@@ -132,12 +127,3 @@ class Estimator:
             if output_bytes >= 64:
                 ratio = tokens / output_bytes
                 learned.tokens_per_byte += 0.1 * (ratio - learned.tokens_per_byte)
-
-    def _rates_of(self, ctx: RequestContext) -> Rates:
-        name = (ctx.provider, ctx.model, ctx.project)
-        found = self._cached.get(name)
-        if found is None:
-            if len(self._cached) >= _MOST_LEARNED:
-                self._cached.clear()
-            found = self._cached[name] = self._rates(*name)
-        return found

@@ -27,6 +27,7 @@ from proxy.incidents_model import (
     State,
     fingerprint_of,
     incident_of,
+    incident_of_verdict,
 )
 from proxy.incidents_store import Documents, IncidentStore
 from proxy.store.errors import ConflictError, StoreError
@@ -130,6 +131,16 @@ class IncidentBook:
     def pending(self) -> int:
         """How many verdicts and actions wait for the store."""
         return len(self._queue)
+
+    def id_of(self, verdict: str) -> str:
+        """The id of the active incident of a verdict's fingerprint, as last seen; empty for none.
+
+        An incident's own id stands for itself.
+        """
+        if verdict.startswith("inc_"):
+            return verdict
+        known = self._known.get(incident_of_verdict(verdict) or "")
+        return known.id if known is not None else ""
 
     def known_active(self) -> list[Incident]:
         """The active incidents as last seen here, without asking the store."""

@@ -78,11 +78,17 @@ def fingerprint_of(signal: Signal, series: Series) -> str:
 
 
 def incident_of(action: Action) -> str | None:
-    """The fingerprint of the incident that policy's action answers; ``None`` by hand.
+    """The fingerprint of the incident that policy's action answers; ``None`` by hand."""
+    return incident_of_verdict(action.incident)
 
-    Policy names the verdict, ``signal:dimension:value``.
+
+def incident_of_verdict(verdict: str) -> str | None:
+    """The fingerprint of the incident of a verdict's, ``signal:dimension:value``.
+
+    >>> incident_of_verdict("spend_spike:agent:a:b"), incident_of_verdict("inc_1")
+    ('volume:agent:a:b', None)
     """
-    signal, _, rest = action.incident.partition(":")
+    signal, _, rest = verdict.partition(":")
     dimension, found, value = rest.partition(":")
     if not found or signal not in list(Signal):
         return None

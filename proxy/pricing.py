@@ -145,10 +145,13 @@ class Pricer:
     """Prices calls. Resolves each (provider, model, tier) once, then computes."""
 
     def __init__(self, settings: PricingSettings) -> None:
+        #: Goes up with each change of settings, for those who remember rates.
+        self.revision = 0
         self.configure(settings)
 
     def configure(self, settings: PricingSettings) -> None:
         """Take new settings, and forget what was resolved by the old ones."""
+        self.revision += 1
         self._settings = settings
         self._overrides = [
             (re.compile(translate(o.provider)), re.compile(translate(o.model.lower())), o)

@@ -18,6 +18,8 @@ from tests.rig import Received, json_answer, read_request
 PRICES = {"large": (5.0, 20.0), "small": (0.5, 2.0)}
 WORDS_PER_CHUNK = 8
 MOST_WAITS = 100
+#: The most that is set aside for a ``small`` call.
+SMALL_NANO_USD = 150_000
 
 
 def cost(model: str, prompt: int, completion: int) -> int:
@@ -123,9 +125,19 @@ class Spent:
 
 
 async def client(
-    port: int, run: str, seed: int, spent: Spent, *, with_max_tokens: bool, tries: int = 3
+    port: int,
+    run: str,
+    seed: int,
+    spent: Spent,
+    *,
+    with_max_tokens: bool,
+    tries: int = 3,
+    small: bool = False,
 ) -> None:
-    """Call until the budget has refused a few times; what may be retried is."""
+    """Call until the budget has refused a few times; what may be retried is.
+
+    ``small`` makes the cheapest calls only, so that little can stay unspent.
+    """
     randomly = random.Random(seed)
     refused = waited = 0
     reader: asyncio.StreamReader | None = None
@@ -137,7 +149,9 @@ async def client(
             "messages": [{"role": "user", "content": "x" * int(randomly.paretovariate(1.2) * 60)}],
             "metadata": {"run": run},
         }
-        if with_max_tokens:
+        if small:
+            body |= {"model": "small", "messages": [], "max_tokens": 1}
+        elif with_max_tokens:
             body["max_tokens"] = randomly.choice([16, 64, 200, 600])
         if stream:
             body["stream"] = True

@@ -5,17 +5,19 @@
 --          2 sequence number of this report; a repeat counts nothing twice
 --          3 seconds after which a silent replica counts as dead
 --          4 JSON: per key [limit, used, want, keep, expires_at, floor, charge,
---            before_sequence, before_used]
+--            before_sequence, before_used, risk]
 --            used     settled since the last report that was answered
 --            want     to be held from now on; keep: of that, what can't be refused
 --            floor    spent is at least this (a store that lost data learns it again)
---            charge   1: a dead replica's hold is kept back, 0: it is free again
+--            charge   1: what a dead replica had at risk counts as spent until it is
+--                     back, 0: it is free again
 --            before_  a report that may or may not have arrived before a restart;
 --                     if it has, what it told is taken off `used`
+--            risk     of want: set aside for calls under way, and for the next one
 -- Reply    per key spent, charged, held, held by others
 --
--- Fields   s spent, c charged; per replica h: held, x: dead after, q: last
---          sequence, d: charged while it was silent
+-- Fields   s spent, c charged; per replica h: held, r: of that at risk, x: dead
+--          after, q: last sequence, d: charged while it was silent
 
 local replica, sequence, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local requests = cjson.decode(ARGV[4])
@@ -26,7 +28,7 @@ local reply = {}
 local function whole(number) return string.format('%.0f', number) end
 
 for i, key in ipairs(KEYS) do
-  local limit, used, want, keep, expires_at, floor, charge, before, before_used =
+  local limit, used, want, keep, expires_at, floor, charge, before, before_used, risk =
     unpack(requests[i])
   local raw = redis.call('HGETALL', key)
   local account = {}
@@ -42,10 +44,12 @@ for i, key in ipairs(KEYS) do
         if (account['x:' .. name] or 0) < now then
           gone[#gone + 1] = field
           gone[#gone + 1] = 'x:' .. name
-          if charge == 1 and hold > 0 then
-            charged = charged + hold
+          gone[#gone + 1] = 'r:' .. name
+          local lost = math.min(hold, account['r:' .. name] or hold)
+          if charge == 1 and lost > 0 then
+            charged = charged + lost
             changes[#changes + 1] = 'd:' .. name
-            changes[#changes + 1] = whole((account['d:' .. name] or 0) + hold)
+            changes[#changes + 1] = whole((account['d:' .. name] or 0) + lost)
           end
         else
           others = others + hold
@@ -72,10 +76,13 @@ for i, key in ipairs(KEYS) do
   if held > 0 then
     fields[#fields + 1] = 'h:' .. replica
     fields[#fields + 1] = whole(held)
+    fields[#fields + 1] = 'r:' .. replica
+    fields[#fields + 1] = whole(math.min(held, risk))
     fields[#fields + 1] = 'x:' .. replica
     fields[#fields + 1] = string.format('%.3f', now + ttl)
   elseif account['h:' .. replica] then
     gone[#gone + 1] = 'h:' .. replica
+    gone[#gone + 1] = 'r:' .. replica
     gone[#gone + 1] = 'x:' .. replica
   end
   for _, change in ipairs(changes) do fields[#fields + 1] = change end

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from detection.budget import nano_usd
+from proxy import enforcement_holds
 from proxy.settings import BudgetSettings, LimitSettings
+from proxy.store.store import Store
+from proxy.store.tasks import cancel
 from tests.unit.gate.bench import Replica, call, done
 from tests.unit.gate.conftest import OpenReplica
 from tests.unit.store.support import Server
@@ -72,8 +77,6 @@ async def test_calls_at_once_are_counted_over_replicas(open_replica: OpenReplica
 async def test_what_a_killed_replica_held_comes_back_when_it_restarts(
     server: Server, tmp_path: Path, open_replica: OpenReplica
 ) -> None:
-    from proxy.store.store import Store
-
     budget = BudgetSettings(name="b", amount_usd=0.001)
     store = await Store.open(server.settings(), tmp_path / "x", worker="x")
     dying = Replica(store, tmp_path / "x", budgets=[budget])
@@ -82,8 +85,6 @@ async def test_what_a_killed_replica_held_comes_back_when_it_restarts(
         dying.gate.settle(await dying.admit(call()), done())
     running = await dying.admit(call())
     # Killed: no report, no return of shares; only the mirror stays.
-    from proxy.store.tasks import cancel
-
     await cancel(dying.enforcement._tasks)
     assert dying.enforcement._mirror is not None
     dying.enforcement._mirror.close()
@@ -98,3 +99,35 @@ async def test_what_a_killed_replica_held_comes_back_when_it_restarts(
     assert counter.account.charged == 0
     assert counter.account.others == 0
     assert counter.account.remaining == nano_usd(0.001) - expected
+
+
+async def test_the_free_part_of_a_silent_replicas_share_goes_back_and_it_stops_using_it(
+    open_replica: OpenReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enforcement_holds, "TTL_SECONDS", 1)
+    monkeypatch.setattr(enforcement_holds, "_TRUSTED_SECONDS", 0.8)
+    budget = BudgetSettings(name="b", amount_usd=0.002)
+    silent = await open_replica("a", budgets=[budget])
+    other = await open_replica("b", budgets=[budget])
+    running = [await silent.admit(call()) for _ in range(3)]
+    assert all(decision.refusal is None for decision in running)
+    await silent.enforcement.report()
+    at_risk = sum(decision.reservation_nano_usd for decision in running)
+    held = next(iter(silent.gate.counters)).account.hold
+    assert held > at_risk
+    # Heard no more: paused, or cut off from the store.
+    await cancel(silent.enforcement._tasks)
+    await asyncio.sleep(1.5)
+    passed = 0
+    while (decision := await other.admit(call())).refusal is None:
+        passed += 1
+        other.gate.settle(decision, done())
+    one = running[0].reservation_nano_usd
+    counted = passed * COST + at_risk + one
+    assert nano_usd(0.002) - one <= counted <= nano_usd(0.002)
+    # Within what was kept back for it, and the one call more.
+    more = 0
+    while (decision := silent.gate.admit(call())).kind == "allow":
+        more += 1
+        silent.gate.settle(decision, done())
+    assert more <= 1
