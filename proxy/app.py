@@ -221,7 +221,7 @@ class App:
             gate=self.gate,
             meter=self.meter,
             runtime=self.runtime,
-            names=NameCap(settings.server.max_tracked_names),
+            names=NameCap(settings.server.max_tracked_names, self.gate.tells_apart),
             hash_client=client_hasher(derived(secret, "client")),
             fingerprint_key=derived(secret, "fingerprint-of-message"),
             trusted=tuple(ipaddress.ip_network(n) for n in settings.server.trusted_proxies),

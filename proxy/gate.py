@@ -214,6 +214,10 @@ class Gate:
 
         self.counters.wait_for(decision.holds, ready)
 
+    def tells_apart(self, dimension: str, name: str) -> bool:
+        """Whether an action in force or a rule is for this very name, whatever else is capped."""
+        return self.in_force.names(dimension, name) or self.counters.names(dimension, name)
+
     def _plan(self, ctx: RequestContext, caller: Caller) -> Plan:
         terms = self._keys.terms(ctx) if self._keys is not None else Terms()
         return Plan(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from detection.types import Action, ActionKind, Mode, Series
+from detection.types import Action, ActionKind, Mode, Series, unpair
 from proxy.context import RequestContext
 from proxy.gate_rules import Match, mildest
 from proxy.settings import BlastRadiusSettings, ProtectSettings
@@ -193,6 +193,21 @@ class Actions:
                 (a for a in found if a.mode is not Mode.OBSERVE),
                 key=lambda a: (_ORDER.index(a.action.kind), a.mode is not Mode.ENFORCE),
             )
+        )
+
+    def names(self, dimension: str, value: str) -> bool:
+        """Whether an action in force is of this very value, alone or in a pair."""
+        series = (
+            Series("tag", f"{dimension[4:]}={value}")
+            if dimension.startswith("tag:")
+            else Series(dimension, value)
+        )
+        if series in self._by_series:
+            return True
+        return any(
+            value in unpair(found.value)
+            for found in self._by_series
+            if dimension in _PAIRED.get(found.dimension, ())
         )
 
     def is_protected(self, ctx: RequestContext) -> bool:

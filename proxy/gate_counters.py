@@ -288,6 +288,10 @@ class Counters:
         if not self.alone and (account.reserved or account.pending or account.hold):
             self.retired[counter.account_name] = (counter, account, counter.end)
 
+    def names(self, dimension: str, value: str) -> bool:
+        """Whether a limit or budget is for this very value."""
+        return self._index.names(dimension, value)
+
     def wait_for(self, holds: Sequence[Hold], ready: Ready) -> None:
         """Call ``ready(answered)`` once the accounts' shares were asked for."""
         for counter, account, amount in holds:

@@ -301,6 +301,10 @@ class RuleIndex:
         """What has to be known of a call."""
         return {d for rule in self.rules for d in (*rule.by, *rule.match.dimensions)}
 
+    def names(self, dimension: str, value: str) -> bool:
+        """Whether a rule is for this very value."""
+        return value in self._exact.get(dimension, ())
+
     def of(self, ctx: RequestContext) -> Iterator[tuple[Rule, tuple[str, ...]]]:
         """The rules that apply to a call, each with the values it counts by."""
         candidates = list(self._rest)

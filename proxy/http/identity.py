@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -198,10 +198,14 @@ def _within(
 
 
 class NameCap:
-    """Bounds how many distinct names of a dimension are told apart."""
+    """Bounds how many distinct names of a dimension are told apart.
 
-    def __init__(self, most: int) -> None:
+    ``wanted`` says which must be in any case, such as those that are blocked.
+    """
+
+    def __init__(self, most: int, wanted: Callable[[str, str], bool]) -> None:
         self._most = most
+        self._wanted = wanted
         self._seen: dict[str, set[str]] = {}
 
     def __call__(self, dimension: str, name: str | None) -> str | None:
@@ -212,7 +216,7 @@ class NameCap:
         if name in seen:
             return name
         if len(seen) >= self._most:
-            return "other"
+            return name if self._wanted(dimension, name) else "other"
         seen.add(name)
         return name
 
