@@ -28,6 +28,7 @@ from proxy.admin import (
 )
 from proxy.admin.auth import Authenticator, load_admin_token
 from proxy.admin.deps import AdminDeps
+from proxy.admin.exports import export
 from proxy.admin.files import Pages
 from proxy.admin.guard import Guard, json_response
 from proxy.admin.session_routes import SessionRoutes
@@ -74,7 +75,7 @@ class AdminServer:
     def _build(self) -> web.Application:
         deps = self._deps
         app = web.Application(
-            middlewares=Guard(deps.settings, self.authenticator).middlewares,
+            middlewares=[*Guard(deps.settings, self.authenticator).middlewares, export],
             client_max_size=_LARGEST_BODY_BYTES,
         )
         app.add_routes(

@@ -1,7 +1,8 @@
 """The API's own description, put together from the route modules.
 
-Owns: the frame (info, security, shared answers). Must never: describe a path
-itself; each module describes its own in ``OPENAPI_PATHS``.
+Owns: the frame (info, security, shared answers) and the words that descriptions
+are made of. Must never: describe a path itself; each module describes its own in
+``OPENAPI_PATHS``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,11 @@ from collections.abc import Sequence
 from copy import deepcopy
 from types import ModuleType
 from typing import Any
+
+from proxy.admin.exports import EXPORTS
+from proxy.admin.tables import FORMATS
+
+Schema = dict[str, Any]
 
 _ERROR = {
     "description": "What went wrong",
@@ -35,6 +41,55 @@ _ERROR = {
 _EVERYWHERE = {"400": "Bad parameters", "401": "No valid token", "403": "Role too low"}
 
 
+def shape(title: str, required: int, **properties: Schema) -> Schema:
+    """An object whose first ``required`` properties are always there.
+
+    One with a title has a place of its own in the documentation.
+    """
+    return {
+        **({"title": title} if title else {}),
+        "type": "object",
+        "required": list(properties)[:required],
+        "properties": properties,
+    }
+
+
+def list_of(items: Schema) -> Schema:
+    """An array."""
+    return {"type": "array", "items": items}
+
+
+def query(name: str, schema: Schema, description: str) -> Schema:
+    """An optional query parameter."""
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def path_id(description: str) -> Schema:
+    """The parameter of a path that ends in an id."""
+    schema = {"type": "string", "minLength": 1}
+    return {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": schema,
+    }
+
+
+def answer(schema: Schema, description: str = "As asked", *, tabular: bool = False) -> Schema:
+    """An answer in JSON; a tabular one as CSV and Parquet too."""
+    content: Schema = {"application/json": {"schema": schema}}
+    if tabular:
+        content["text/csv"] = {"schema": {"type": "string"}}
+        content["application/vnd.apache.parquet"] = {"schema": {}}
+    return {"description": description, "content": content}
+
+
+def errors(*statuses: int) -> Schema:
+    """What a route may answer beside its good answer and what the guard answers."""
+    return {str(status): {"$ref": "#/components/responses/Error"} for status in statuses}
+
+
 def document(version: str, modules: Sequence[ModuleType]) -> dict[str, Any]:
     """An OpenAPI 3.1 document of all modules' paths."""
     paths: dict[str, Any] = {}
@@ -44,6 +99,9 @@ def document(version: str, modules: Sequence[ModuleType]) -> dict[str, Any]:
                 if method in ("get", "post", "put", "patch", "delete"):
                     _complete(operation)
             paths.setdefault(path, {}).update(item)
+    for path, tables in EXPORTS.items():
+        if path in paths:
+            paths[path]["get"].setdefault("parameters", []).extend(_exported(list(tables)))
     return {
         "openapi": "3.1.0",
         "info": {
@@ -61,6 +119,14 @@ def document(version: str, modules: Sequence[ModuleType]) -> dict[str, Any]:
         },
         "paths": paths,
     }
+
+
+def _exported(tables: list[str]) -> list[dict[str, Any]]:
+    """The parameters by which a list is taken away."""
+    return [
+        {"name": name, "in": "query", "schema": {"type": "string", "enum": words}}
+        for name, words in (("format", list(FORMATS)), ("table", tables))
+    ]
 
 
 def _complete(operation: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ SORTABLE = (
     "cached_input_tokens", "cost_nano_usd", "cost_per_request_nano_usd", "error_rate",
     "output_tokens_per_request", "change",
 )  # fmt: skip
+_TABLES = ("curve", "parts")
 _MOST_ROWS = 200
 _MOST_EXPORTED = 100_000
 CURVE_COLUMNS = (
@@ -173,7 +174,11 @@ class SeriesRoutes:
             "view": standing.view(series),
             **standing.of(series),
         }
-        return table_response(request, f"{by}-{word}", _curve_rows(curve), found)
+        table = request.query.get("table", "curve")
+        if table not in _TABLES:
+            raise web.HTTPBadRequest(text=f"table must be one of {', '.join(_TABLES)}")
+        rows = found["parts"] if table == "parts" else _curve_rows(curve)
+        return table_response(request, f"{by}-{word}-{table}", rows, found)
 
     async def _parts(self, by: str, value: str, seconds: int) -> list[dict[str, Any]]:
         """What a key or agent is made of: its models, dearest first."""
@@ -260,6 +265,7 @@ OPENAPI_PATHS: dict[str, Any] = {
                 {"name": "value", "in": "query", "schema": _TEXT},
                 parameter("window", list(WINDOWS), "24h"),
                 parameter("format", list(FORMATS), "json"),
+                parameter("table", list(_TABLES), "curve"),
             ],
             "responses": {"200": {"description": "The series"}, **_ERRORS},
         }

@@ -91,6 +91,14 @@ export function Loaded({ from, what, children }) {
   return html`<${Loading} what=${what} />`;
 }
 
+// Links that take a table away; `path` is the API's address of what is shown.
+export function Exports({ path, table }) {
+  const link = (format) => `${path}${path.includes("?") ? "&" : "?"}${table ? `table=${table}&` : ""}format=${format}`;
+  return html`<span class="row exports" role="group" aria-label="Export">
+    <a href=${link("csv")} download>CSV</a><a href=${link("json")} target="_blank" rel="noopener">JSON</a><a href=${link("parquet")} download>Parquet</a>
+  </span>`;
+}
+
 export function Segments({ label, options, value, onChange }) {
   return html`<div class="segments" role="group" aria-label=${label}>
     ${options.map(

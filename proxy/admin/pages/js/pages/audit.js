@@ -1,7 +1,7 @@
 // Who did what, when and why.
 import { html } from "../../vendor/preact-htm.module.js";
 import { fullTime } from "../format.js";
-import { Card, Loaded, State, Table, useData } from "../ui.js";
+import { Card, Exports, Loaded, State, Table, useData } from "../ui.js";
 
 export function Audit() {
   const trail = useData("/api/v1/audit?limit=200", { every: 30, events: ["action", "config"] });
@@ -15,7 +15,7 @@ export function Audit() {
   ];
   return html`
     <div class="page-head"><h1 tabindex="-1">Audit trail</h1></div>
-    <${Card} flush>
+    <${Card} title="Entries, newest first" id="a-list" flush aside=${html`<${Exports} path="/api/v1/audit?limit=1000" />`}>
       <${Loaded} from=${trail} what="the audit trail">
         ${(data) => html`<${Table} caption="Audit trail" rows=${data.entries} rowKey=${(e) => e.id} columns=${columns}
           empty=${html`<${State} kind="ok" title="Nobody changed anything yet.">What people and policies do is written here, with before and after.<//>`} />`}

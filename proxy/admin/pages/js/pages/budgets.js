@@ -2,7 +2,7 @@
 import { html } from "../../vendor/preact-htm.module.js";
 import { count, fullTime, money, scope } from "../format.js";
 import { BudgetLine } from "../forecast.js";
-import { Badge, Card, Loaded, State, Table, useData } from "../ui.js";
+import { Badge, Card, Exports, Loaded, State, Table, useData } from "../ui.js";
 
 function amount(metric, value) {
   return metric.includes("cost") ? money(value) : count(value);
@@ -13,7 +13,7 @@ export function Budgets() {
   const shadow = useData("/api/v1/shadow", { every: 15, events: ["config", "action"] });
   return html`
     <div class="page-head"><h1 tabindex="-1">Budgets</h1></div>
-    <${Card} title="In force" id="b-force">
+    <${Card} title="In force" id="b-force" aside=${html`<${Exports} path="/api/v1/budgets" />`}>
       <${Loaded} from=${budgets} what="budgets">
         ${(found) =>
           found.budgets.length
@@ -21,7 +21,7 @@ export function Budgets() {
             : html`<${State} kind="ok" title="No budget is set.">A budget under <code>budgets</code> in the policy file holds spend within a limit per day, week or month.<//>`}
       <//>
     <//>
-    <${Card} title="Limits" id="b-limits" flush>
+    <${Card} title="Limits" id="b-limits" flush aside=${html`<${Exports} path="/api/v1/budgets" table="limits" />`}>
       <${Loaded} from=${budgets} what="limits">
         ${(found) => html`<${Table}
           caption="Limits"
@@ -39,7 +39,7 @@ export function Budgets() {
         />`}
       <//>
     <//>
-    <${Card} title="What shadow mode would have done" id="b-shadow" flush>
+    <${Card} title="What shadow mode would have done" id="b-shadow" flush aside=${html`<${Exports} path="/api/v1/shadow" />`}>
       <${Loaded} from=${shadow} what="shadow decisions">
         ${(found) => html`<${Table}
           caption="Would have"

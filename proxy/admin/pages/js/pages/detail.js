@@ -3,21 +3,22 @@ import { html, useMemo, useState } from "../../vendor/preact-htm.module.js";
 import { query } from "../api.js";
 import { Chart, perHour } from "../chart.js";
 import { DIMENSIONS, change, count, money, percent } from "../format.js";
-import { Badge, Card, Learning, Loaded, Segments, State, Table, useData } from "../ui.js";
+import { Badge, Card, Exports, Learning, Loaded, Segments, State, Table, useData } from "../ui.js";
 import { Hand } from "../actions.js";
 
 const WINDOWS = ["1h", "6h", "24h", "7d", "30d"];
 
 export function SeriesDetail({ by, value, session }) {
   const [window_, setWindow] = useState("24h");
-  const detail = useData(`/api/v1/series/detail?${query({ by, value, window: window_ })}`, { every: 10, events: ["incident", "action"] });
+  const path = `/api/v1/series/detail?${query({ by, value, window: window_ })}`;
+  const detail = useData(path, { every: 10, events: ["incident", "action"] });
   return html`
     <div class="page-head">
       <h1 tabindex="-1"><a href=${`#/by/${by}`}>${DIMENSIONS[by]}</a> / <span class="mono">${value || "(none)"}</span></h1>
       ${detail.data && html`<${Badge} word=${detail.data.state} />`}
       <span class="push row">
         <${Hand} series=${{ dimension: by, value }} session=${session} state=${detail.data} onDone=${detail.reload} />
-        <${Segments} label="Window" options=${WINDOWS} value=${window_} onChange=${setWindow} />
+        <${Exports} path=${path} /><${Segments} label="Window" options=${WINDOWS} value=${window_} onChange=${setWindow} />
       </span>
     </div>
     <${Loaded} from=${detail} what=${value}>
@@ -27,7 +28,7 @@ export function SeriesDetail({ by, value, session }) {
         <${Curves} data=${data} />
         <div class="cols-2">
           <${Facts} data=${data} />
-          <${Parts} data=${data} />
+          <${Parts} data=${data} path=${path} />
         </div>
       `}
     <//>
@@ -75,10 +76,10 @@ function Facts({ data }) {
   <//>`;
 }
 
-function Parts({ data }) {
+function Parts({ data, path }) {
   if (!data.parts.length) return html`<${Card} title="Made of" id="d-parts"><${State} kind="ok" title="Nothing to split here." /><//>`;
   const other = data.parts[0].by;
-  return html`<${Card} title=${`By ${other}`} id="d-parts" flush>
+  return html`<${Card} title=${`By ${other}`} id="d-parts" flush aside=${html`<${Exports} path=${path} table="parts" />`}>
     <${Table}
       caption=${`${data.value} by ${other}`}
       rows=${data.parts}

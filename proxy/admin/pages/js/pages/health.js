@@ -1,12 +1,12 @@
 // How the process and its parts are.
 import { html } from "../../vendor/preact-htm.module.js";
-import { Badge, Card, Loaded, State, Table, useData } from "../ui.js";
+import { Badge, Card, Exports, Loaded, State, Table, useData } from "../ui.js";
 
 export function Health() {
   const health = useData("/api/v1/health", { every: 5 });
   return html`
     <div class="page-head"><h1 tabindex="-1">Health</h1>${health.data && html`<${Badge} word=${health.data.status} />`}</div>
-    <${Card} title="Components" id="h-components" flush>
+    <${Card} title="Components" id="h-components" flush aside=${html`<${Exports} path="/api/v1/health" />`}>
       <${Loaded} from=${health} what="components">
         ${(data) => html`<${Table}
           caption="Components"

@@ -3,7 +3,7 @@ import { html, useMemo, useState } from "../../vendor/preact-htm.module.js";
 import { post, query } from "../api.js";
 import { Chart, perHour } from "../chart.js";
 import { ago, count, duration, fullTime, money, percent, ratio, scope, signal, time } from "../format.js";
-import { Ask, Badge, Card, Loaded, State, Table, toast, useData } from "../ui.js";
+import { Ask, Badge, Card, Exports, Loaded, State, Table, toast, useData } from "../ui.js";
 import { ActionsTable, Hand, mayAct } from "../actions.js";
 
 export function Incident({ id, session }) {
@@ -27,7 +27,7 @@ function Story({ incident, session, reload }) {
     <div class="cols-3">
       <div class="stack">
         <${Curve} incident=${incident} />
-        <${Drivers} explanation=${incident.explanation} />
+        <${Drivers} explanation=${incident.explanation} path=${`/api/v1/incidents/${encodeURIComponent(incident.id)}`} />
       </div>
       <div class="stack">
         <${Facts} incident=${incident} />
@@ -144,7 +144,7 @@ function Facts({ incident }) {
 
 const PARTS = { volume: "more calls", mix: "another mix of models", tokens: "more tokens per call", price: "dearer tokens" };
 
-function Drivers({ explanation }) {
+function Drivers({ explanation, path }) {
   if (!explanation || !explanation.contributors) {
     return html`<${Card} title="Who drives it" id="i-who"><${State} kind="learning" title="Not explained yet.">The contributors are worked out as calls come in.<//><//>`;
   }
@@ -152,7 +152,7 @@ function Drivers({ explanation }) {
   const rows = Object.values(explanation.contributors).flat().filter((c) => c.share !== null && c.share > 0.02);
   rows.sort((a, b) => b.fit - a.fit || b.share - a.share);
   const split = explanation.split_nano_usd;
-  return html`<${Card} title="Who drives it: shares of the change" id="i-who" flush>
+  return html`<${Card} title="Who drives it: shares of the change" id="i-who" flush aside=${html`<${Exports} path=${path} table="contributors" />`}>
     <${Table}
       caption="Contributors to the change"
       rows=${rows.slice(0, 10)}

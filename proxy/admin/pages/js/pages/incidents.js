@@ -2,12 +2,13 @@
 import { html, useState } from "../../vendor/preact-htm.module.js";
 import { query } from "../api.js";
 import { ago, duration, fullTime, money, ratio, scope, signal } from "../format.js";
-import { Badge, Card, Loaded, Segments, State, Table, useData } from "../ui.js";
+import { Badge, Card, Exports, Loaded, Segments, State, Table, useData } from "../ui.js";
 
 export function Incidents() {
   const [state, setState] = useState("active");
   const [wanted, setWanted] = useState("");
-  const list = useData(`/api/v1/incidents?${query({ state, limit: 200 })}`, { every: 15, events: ["incident"] });
+  const path = `/api/v1/incidents?${query({ state, limit: 200 })}`;
+  const list = useData(path, { every: 15, events: ["incident"] });
   const columns = [
     { id: "tier", title: "Tier", cell: (i) => html`<${Badge} word=${i.worst || i.tier} />` },
     {
@@ -28,7 +29,7 @@ export function Incidents() {
     <div class="page-head">
       <h1 tabindex="-1">Incidents</h1>
       <input class="input" type="search" placeholder="Search incidents" aria-label="Search incidents" value=${wanted} onInput=${(e) => setWanted(e.target.value)} />
-      <span class="push"><${Segments} label="Which" options=${["active", "closed", "all"]} value=${state} onChange=${setState} /></span>
+      <span class="push row"><${Exports} path=${path} /><${Segments} label="Which" options=${["active", "closed", "all"]} value=${state} onChange=${setState} /></span>
     </div>
     <${Card} flush>
       <${Loaded} from=${list} what="incidents">

@@ -2,7 +2,7 @@
 import { html, useMemo, useState } from "../../vendor/preact-htm.module.js";
 import { Chart, perHour } from "../chart.js";
 import { ago, change, count, money, percent, scope, signal } from "../format.js";
-import { Badge, Card, Clip, Learning, Loaded, Segments, State, useData } from "../ui.js";
+import { Badge, Card, Clip, Exports, Learning, Loaded, Segments, State, useData } from "../ui.js";
 import { ActionsTable } from "../actions.js";
 import { Forecast } from "../forecast.js";
 import { FirstSteps } from "./first_steps.js";
@@ -30,7 +30,7 @@ export function Now({ session }) {
         <${Standing} incidents=${incidents} />
         <${Metrics} data=${data} />
         <div class="cols-3">
-          <${Card} title="Held back now" id="held" flush><${Loaded} from=${actions} what="actions">${(found) => html`<${ActionsTable} actions=${found.actions} session=${session} onDone=${actions.reload} />`}<//><//>
+          <${Card} title="Held back now" id="held" flush aside=${html`<${Exports} path="/api/v1/actions" />`}><${Loaded} from=${actions} what="actions">${(found) => html`<${ActionsTable} actions=${found.actions} session=${session} onDone=${actions.reload} />`}<//><//>
           <${Forecast} />
         </div>
         <${Curves} data=${data} incidents=${incidents.data} />

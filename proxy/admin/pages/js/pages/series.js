@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "../../vendor/preact-htm.module.js";
 import { query } from "../api.js";
 import { DIMENSIONS, change, count, money, percent } from "../format.js";
-import { Badge, Card, Loaded, Segments, Spark, State, Table, useData } from "../ui.js";
+import { Badge, Card, Exports, Loaded, Segments, Spark, State, Table, useData } from "../ui.js";
 
 const WINDOWS = ["1h", "24h", "7d", "30d"];
 const PAGE = 50;
@@ -19,7 +19,6 @@ export function SeriesTable({ by }) {
   }, [typed]);
   const parameters = { by, window: window_, sort: sort[0], order: sort[1], q: wanted };
   const table = useData(`/api/v1/series?${query({ ...parameters, limit: PAGE, offset })}`, { every: 15, events: ["incident", "action"] });
-  const export_ = (format) => `/api/v1/series?${query({ ...parameters, format })}`;
   const title = DIMENSIONS[by];
   return html`
     <div class="page-head">
@@ -27,9 +26,7 @@ export function SeriesTable({ by }) {
       <input class="input" type="search" placeholder=${`Search ${title.toLowerCase()}`} aria-label=${`Search ${title.toLowerCase()}`} value=${typed} onInput=${(e) => setTyped(e.target.value)} />
       <span class="push row">
         <${Segments} label="Window" options=${WINDOWS} value=${window_} onChange=${(w) => (setWindow(w), setOffset(0))} />
-        <a class="button" href=${export_("csv")} download>CSV</a>
-        <a class="button" href=${export_("json")} target="_blank" rel="noopener">JSON</a>
-        <a class="button" href=${export_("parquet")} download>Parquet</a>
+        <${Exports} path=${`/api/v1/series?${query(parameters)}`} />
       </span>
     </div>
     <${Card} flush>

@@ -2,7 +2,7 @@
 import { html, useState } from "../../vendor/preact-htm.module.js";
 import { call, post } from "../api.js";
 import { ago, duration, fullTime } from "../format.js";
-import { Ask, Badge, Card, Loaded, State, Table, toast, useData } from "../ui.js";
+import { Ask, Badge, Card, Exports, Loaded, State, Table, toast, useData } from "../ui.js";
 import { mayAct } from "../actions.js";
 
 const SPANS = [
@@ -49,7 +49,7 @@ function Kind({ session, path, field, title, one, about }) {
     { id: "ends", title: "Ends", num: true, cell: (s) => html`<span title=${fullTime(s.ends_at)}>${s.ends_at > now ? `in ${duration(s.ends_at - now)}` : ago(s.ends_at)}</span>` },
     ...(mayAct(session) ? [{ id: "do", title: html`<span class="sr">End</span>`, num: true, cell: (s) => s.ends_at > now && html`<button class="button" type="button" onClick=${() => end(s.id)}>End now</button>` }] : []),
   ];
-  return html`<${Card} title=${title} id=${`w-${field}`} flush aside=${mayAct(session) && html`<button class="button" type="button" onClick=${() => setAsking(true)}>New ${one}</button>`}>
+  return html`<${Card} title=${title} id=${`w-${field}`} flush aside=${html`<${Exports} path=${path} />${mayAct(session) && html`<button class="button" type="button" onClick=${() => setAsking(true)}>New ${one}</button>`}`}>
     <${Loaded} from=${list} what=${title.toLowerCase()}>
       ${(found) => html`<${Table} caption=${title} rows=${found[field]} rowKey=${(s) => s.id} columns=${columns}
         empty=${html`<${State} kind="ok" title=${`No ${one}.`}>${about}<//>`} />`}
