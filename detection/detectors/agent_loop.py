@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from detection.detectors.base import Detector, Occasion
-from detection.repeats import DAY_SECONDS, Repeats
+from detection.repeats import DAY_SECONDS, Repeat, Repeats
 from detection.settings import DetectionSettings, matches_value
 from detection.state import View
 from detection.types import Family, Observation, Score, Signal, Tier
@@ -57,80 +57,69 @@ class AgentLoop:
         count = entry.count(view.now, table.half) + table.elsewhere(fingerprint, view.now)
         record = table.record(view.now)
         limit = max(self._settings.repeats, RECORD_RATIO * record)
+        pong = self._ping_pong(view, table, limit) if count >= 0.5 * limit else None
         if count < limit:
-            if count >= 0.5 * limit:
-                score = self._ping_pong(view, table, limit)
-                if score is not None:
-                    return score
-            table.learn(fingerprint, count, view.now)
-            return None
+            if pong is None:
+                table.learn(fingerprint, count, view.now)
+            return pong
         if table.accustom(fingerprint, entry, count, view.now):
             return None
         table.maxima.pop(int(view.now / DAY_SECONDS), None)
-        return self._score(view, entry.kind, count, limit, record, entry.first, 1)
+        score = self._score(view, (entry,), count, limit, record)
+        return pong if pong is not None and (pong.ratio or 0.0) > (score.ratio or 0.0) else score
 
     def _score(
-        self,
-        view: View,
-        kind: str,
-        count: float,
-        limit: float,
-        record: float,
-        since: float,
-        period: int,
+        self, view: View, entries: Sequence[Repeat], count: float, limit: float, record: float
     ) -> Score:
-        window = view.state.window
-        share = count / max(1.0, window.calls_in(12), count)
+        """What a number of calls, of one fingerprint or of a few in turn, amounts to."""
+        kind = "tool" if all(entry.kind == "tool" for entry in entries) else "text"
+        share = count / max(1.0, view.state.window.calls_in(12), count)
         known = view.state.profile is not None and view.state.profile.known(view.bucket)
         strong = kind == "tool" and (share >= SHARE or (known and record > 0))
         if kind == "tool":
             critical = strong and count >= CRITICAL_RATIO * limit
         else:
             critical = count >= max(self._settings.text_repeats, limit)
-        tier = Tier.CRITICAL if critical else Tier.WARNING
         return Score(
             self.signal,
             self.family,
-            tier,
+            Tier.CRITICAL if critical else Tier.WARNING,
             count,
             baseline=limit,
             ratio=count / limit,
             window_seconds=float(self._settings.window_seconds),
-            since=since,
+            since=min(entry.first for entry in entries),
             ceiling=Tier.EMERGENCY if strong else Tier.CRITICAL,
             detail={
                 "kind": kind,
                 "strong": strong,
                 "share": round(share, 3),
-                "own_volume": strong and share >= SHARE and self._is_volume(view),
+                "own_volume": strong and share >= SHARE and self._is_volume(view, entries),
                 "record": record,
-                "period": period,
+                "period": len(entries),
                 "fingerprint": view.fingerprint,
             },
         )
 
-    def _is_volume(self, view: View) -> bool:
-        """Whether the repeated call alone passes the floor of a series without history."""
-        owner, entry = view.owner, view.repeat
-        if owner is None or entry is None:
+    def _is_volume(self, view: View, entries: Sequence[Repeat]) -> bool:
+        """Whether the repeated calls alone pass the floor of a series without history."""
+        if view.owner is None:
             return False
-        half = owner.repeats.half
-        minute = entry.now + entry.before * (1.0 - (view.now / half - entry.epoch))
-        return minute * 60.0 / half >= self._floor
+        half = view.owner.repeats.half
+        calls = sum(e.now + e.before * max(0.0, 1.0 - (view.now / half - e.epoch)) for e in entries)
+        return calls * 60.0 / half >= self._floor
 
     def _ping_pong(self, view: View, table: Repeats, limit: float) -> Score | None:
         """Two to four calls in turn, each half the limit, together most of the calls."""
-        busiest = table.busiest(view.now, 4)
         calls = view.state.window.calls_in(12)
-        total, since, kinds = 0.0, view.now, []
-        for period, (count, _, entry) in enumerate(busiest, 1):
+        total, entries = 0.0, []
+        for count, _, entry in table.busiest(view.now, 4):
             if count < 0.5 * limit:
                 return None
-            total, since = total + count, min(since, entry.first)
-            kinds.append(entry.kind)
-            if period >= 2 and total >= 1.5 * limit and total >= PING_PONG_SHARE * calls:
-                kind = "tool" if all(k == "tool" for k in kinds) else "text"
-                return self._score(view, kind, total, 1.5 * limit, 0.0, since, period)
+            total += count
+            entries.append(entry)
+            if len(entries) >= 2 and total >= 1.5 * limit and total >= PING_PONG_SHARE * calls:
+                return self._score(view, entries, total, 1.5 * limit, 0.0)
         return None
 
     def _growing(self, observation: Observation | None, view: View) -> Score | None:
