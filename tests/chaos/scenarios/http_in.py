@@ -22,10 +22,9 @@ MEGABYTE = 1 << 20
 
 
 def make_shared(folder: Path) -> Lab:
-    """The group's lab: short deadlines, and a second that follows none."""
+    """The group's lab: with short deadlines."""
     deadlines = {"header_timeout_seconds": 1.0, "body_timeout_seconds": 1.0}
-    lab = Lab(folder, {"server": {**deadlines, "idle_timeout_seconds": 2.0}})
-    return lab
+    return Lab(folder, {"server": {**deadlines, "idle_timeout_seconds": 2.0}})
 
 
 NAMES = {
