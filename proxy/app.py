@@ -26,6 +26,7 @@ from proxy.admin.health import Health
 from proxy.admin.reader import Reader
 from proxy.alerts.service import AlertService
 from proxy.background import Background
+from proxy.call_log import CallLog
 from proxy.config import Settings
 from proxy.dearest import DearestRates
 from proxy.enforcement import Enforcement
@@ -56,6 +57,7 @@ from proxy.states import state_checks, state_readings
 from proxy.store.store import Store
 from proxy.tls import Certificates
 from proxy.version import VERSION
+from proxy.welcome import data_url
 
 _log = structlog.get_logger("tokenweir")
 _KEEP_SECONDS = 60.0
@@ -210,7 +212,7 @@ class App:
             runtime=self.runtime,
             now=self.clock,
             contributors=self.recorder.observe,
-            listeners=(self.telemetry.observe,) if self.telemetry else (),
+            listeners=(CallLog(), *((self.telemetry.observe,) if self.telemetry else ())),
         )
         self.services = Services(
             settings=settings.server,
@@ -241,7 +243,7 @@ class App:
             version=VERSION,
             scrape=self.peers.scrape,
             mode=lambda: str(self.settings.mode),
-            data_url=lambda: self.data_url,
+            data_url=lambda: data_url(self.settings, self.port),
             reader=Reader(self.store.counters, self.clock),
             runtime=self.runtime,
             health=self.health,
@@ -375,24 +377,9 @@ class App:
         return self._admin.port if self._admin is not None else 0
 
     @property
-    def data_url(self) -> str:
-        """How clients of this machine reach the data port."""
-        host = self.settings.server.host
-        host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104
-        host = f"[{host}]" if ":" in host else host
-        return f"{'https' if self.settings.server.tls else 'http'}://{host}:{self.port}"
-
-    @property
     def sign_in_link(self) -> str:
         """A link that opens the dashboard once."""
         return self._admin.sign_in_link() if self._admin is not None else ""
-
-    @property
-    def token_file(self) -> str | None:
-        """Where the admin token stands; ``None`` where the environment gives it."""
-        if os.environ.get("TOKENWEIR_ADMIN_TOKEN"):
-            return None
-        return str(self.settings.data_dir / "admin-token")
 
     @property
     def _engine_file(self) -> Path:

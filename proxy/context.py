@@ -17,7 +17,8 @@ class RequestContext:
     """One call, named. ``key`` is a fingerprint, ``client`` a keyed hash.
 
     ``virtual_key`` is the id of a key that the proxy issued, ``None`` where the
-    client brought its provider's own. ``received_at`` is monotonic seconds.
+    client brought its provider's own. ``received_at`` is monotonic seconds, ``trace``
+    the W3C ``traceparent`` that the call came with.
     """
 
     id: str
@@ -38,6 +39,7 @@ class RequestContext:
     facts: RequestFacts = NO_FACTS
     virtual_key: str | None = None
     received_at: float = 0.0
+    trace: str | None = None
     _series: tuple[Series, ...] | None = None
 
     @property

@@ -145,6 +145,7 @@ class Meter:
             ttft_seconds=call.ttft_seconds,
             latency_seconds=call.latency_seconds,
             action=_action(call),
+            trace=ctx.trace,
         )
 
     def _note_rate_limits(self, call: Finished) -> None:

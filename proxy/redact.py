@@ -158,12 +158,20 @@ def redact_value(value: Any, name: str = "", depth: int = 0) -> Any:
     return redact_value(str(value), name, depth)
 
 
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+
+
 def redact_processor(
     logger: Any, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """A structlog processor: the last one before the renderer."""
     for name, value in list(event.items()):
-        event[name] = redact_value(value, name)
+        if name == "exception" and isinstance(value, str):
+            # A traceback keeps its lines; each is indented, so that none can pass for an event.
+            lines = (str(redact_value(line)) for line in value.splitlines())
+            event[name] = "\n".join(f"  {line}" for line in lines)
+        elif name != "trace_id" or not _TRACE_ID.fullmatch(str(value)):
+            event[name] = redact_value(value, name)
     return event
 
 

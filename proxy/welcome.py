@@ -6,6 +6,7 @@ never: print a secret but the one-time sign-in link.
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 from detection.types import Mode
@@ -24,24 +25,30 @@ class Started(Protocol):
     """What the lines need of a running worker."""
 
     @property
-    def data_url(self) -> str: ...
+    def port(self) -> int: ...
     @property
     def sign_in_link(self) -> str: ...
-    @property
-    def token_file(self) -> str | None: ...
+
+
+def data_url(settings: Settings, port: int) -> str:
+    """How clients of this machine reach the data port."""
+    host = settings.server.host
+    host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if settings.server.tls else 'http'}://{host}:{port}"
 
 
 def welcome(settings: Settings, app: Started) -> str:
     """The lines, ready to be printed."""
-    url = app.data_url
+    url = data_url(settings, app.port)
     lines = [
         f"tokenweir {VERSION}   mode {_MODES[settings.mode]}",
         f"  data      {url}   ({settings.server.workers} worker"
         f"{'s' if settings.server.workers > 1 else ''}, store {settings.store.url.split('@')[-1]})",
         f"  dashboard {app.sign_in_link}   (signs in once)",
     ]
-    if app.token_file:
-        lines.append(f"  API token {app.token_file}")
+    if not os.environ.get("TOKENWEIR_ADMIN_TOKEN"):
+        lines.append(f"  API token {settings.data_dir / 'admin-token'}")
     lines += [
         "",
         "Point your apps here; name an agent with /@<agent>, or leave it out:",

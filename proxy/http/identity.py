@@ -20,6 +20,7 @@ from proxy.providers.base import RequestFacts
 _MAX_NAME = 128
 _MAX_TAGS = 16
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PRODUCT = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 AGENT_FIELDS = ("x-tokenweir-agent", "x-litellm-agent-id", "x-agent-id")
@@ -120,6 +121,12 @@ def read_head(headers: Mapping[str, str], path_agent: str | None, query: str) ->
         if name.startswith(PROPERTY):
             _add_tags(found.tags, {name[len(PROPERTY) :]: value})
     return found
+
+
+def trace_of(headers: Mapping[str, str]) -> str | None:
+    """The W3C ``traceparent`` that a request came with, if it reads like one."""
+    value = headers.get("traceparent")
+    return value if value and _TRACEPARENT.fullmatch(value) else None
 
 
 def complete(found: Identity, facts: RequestFacts, headers: Mapping[str, str]) -> None:

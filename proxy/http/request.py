@@ -23,6 +23,7 @@ from proxy.http.identity import (
     complete,
     read_head,
     real_address,
+    trace_of,
 )
 from proxy.http.ports import Caller, Services
 from proxy.http.routing import Route, Router, RoutingError
@@ -84,6 +85,7 @@ class Template:
     must_close: bool
     wants_websocket: bool
     content_type: str
+    trace: str | None
     upstream_head: bytes | None = None
 
 
@@ -152,6 +154,7 @@ def make_template(services: Services, head: Head, peer: str) -> Template:
         must_close=not head.minor_version or "close" in headers.get("connection", "").lower(),
         wants_websocket=head.wants_websocket,
         content_type=content_type,
+        trace=trace_of(headers),
     )
 
 
@@ -188,6 +191,7 @@ def understand(services: Services, head: Head, peer: str, now: float) -> Request
         metered=endpoint.metered,
         virtual_key=caller.virtual_key if caller else None,
         received_at=now,
+        trace=template.trace,
     )
     return Request(head, template, template.identity.copy(), caller, ctx, model_sent=endpoint.model)
 
