@@ -153,7 +153,7 @@ class Combiner:
         )
         found: set[Family] = set()
         # Twelve repeats in two minutes are as soon a poller as a loop, and no evidence
-        # beside the bursts or the budget of the key that it runs on.
+        # beside bursts or a budget's burn that other calls of its owner make.
         if (
             loop is not None
             and (own or loop.tier >= Tier.CRITICAL)

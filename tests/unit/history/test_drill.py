@@ -71,8 +71,8 @@ def test_a_drill_finds_the_incident(
     if kind == "loop":
         assert found.action in ("throttle", "block")
         assert found.stopped_seconds is not None
-        assert found.stopped_seconds < 10
-        assert found.stopped_calls > 100
+        assert found.stopped_seconds < 15
+        assert found.stopped_calls > 0.95 * found.calls, "as long as it goes on"
 
 
 def test_an_incident_without_a_victim_says_so(calls: list[Observation]) -> None:
