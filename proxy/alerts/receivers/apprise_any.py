@@ -42,7 +42,7 @@ class AppriseAny:
         try:
             import apprise
         except ImportError:
-            return Outcome(Reason.UNSUPPORTED, "the extra 'apprise' is not installed")
+            return Outcome(Reason.UNSUPPORTED, "apprise needs the extra: install tokenweir[apprise]")
         service: Any = apprise.Apprise.instantiate(
             self._settings.url.get_secret_value(), suppress_exceptions=True
         )
