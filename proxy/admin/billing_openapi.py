@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxy.admin.openapi import answer, errors, query
+
 _NUMBER, _INTEGER, _TEXT = {"type": "number"}, {"type": "integer"}, {"type": "string"}
-_ERROR = {"$ref": "#/components/responses/Error"}
 _DAY = {
     "date": {"type": "string", "format": "date"},
     "total_cost_usd": _NUMBER,
@@ -49,29 +50,20 @@ def _list(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(schema: dict[str, Any]) -> dict[str, Any]:
-    content = {"application/json": {"schema": schema}}
-    return {
-        "200": {"description": "As asked", "content": content},
-        "404": _ERROR,
-        "503": _ERROR,
-    }
-
-
-def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
+    return {"200": answer(schema), **errors(404, 503)}
 
 
 _SCOPE = [
-    _query("project", _TEXT, "Only this project; all that the token may see without."),
-    _query("dimension", _TEXT, "Another dimension, for tokens that see all projects."),
-    _query("value", _TEXT, "The dimension's value."),
+    query("project", _TEXT, "Only this project; all that the token may see without."),
+    query("dimension", _TEXT, "Another dimension, for tokens that see all projects."),
+    query("value", _TEXT, "The dimension's value."),
 ]
-_SPAN = _query(
+_SPAN = query(
     "days",
     {"type": "integer", "minimum": 7, "maximum": 90, "default": 30},
     "Days looked at, today included.",
 )
-_SENSITIVITY = _query(
+_SENSITIVITY = query(
     "sensitivity",
     {
         "anyOf": [
@@ -135,7 +127,7 @@ OPENAPI_PATHS: dict[str, Any] = {
         "get": {
             "summary": "Spend to the end of the month, nano-USD, with an 80 % interval",
             "parameters": [
-                _query(
+                query(
                     "budget_usd",
                     {"type": "number", "exclusiveMinimum": 0, "maximum": 1_000_000_000},
                     "Tells when this budget would be gone.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from detection.types import Signal
+from proxy.admin.openapi import answer, errors, path_id, query
 
 _TIERS = ["info", "warning", "critical", "emergency"]
 _STATES = ["open", "escalated", "acknowledged", "resolved", "dismissed"]
@@ -22,30 +23,46 @@ _INCIDENT: dict[str, Any] = {
     "required": ["id", "fingerprint", "series", "signal", "state", "tier", "worst", "opened_at"],
     "properties": {
         "id": _TEXT,
-        "fingerprint": _TEXT,
+        "fingerprint": {"type": "string", "description": "Signal family : dimension : value."},
         "series": {
             "type": "object",
             "required": ["dimension", "value"],
             "properties": {"dimension": _TEXT, "value": _TEXT},
         },
         "signal": {"type": "string", "enum": [str(signal) for signal in Signal]},
-        "signals": _TEXTS,
+        "signals": {**_TEXTS, "description": "All that were seen, of one family."},
         "state": {"type": "string", "enum": _STATES},
-        "tier": {"type": "string", "enum": ["none", *_TIERS]},
-        "worst": {"type": "string", "enum": _TIERS},
+        "tier": {
+            "type": "string",
+            "enum": ["none", *_TIERS],
+            "description": "Of the signals that stand now.",
+        },
+        "worst": {"type": "string", "enum": _TIERS, "description": "The worst it ever was."},
         "opened_at": {"type": "number", "description": "Epoch seconds."},
         "since": {"type": "number", "description": "When the change began, epoch seconds."},
-        "observed": {"type": "number"},
+        "observed": {"type": "number", "description": "In the signal's own unit."},
         "baseline": _NULLABLE_NUMBER,
         "ratio": _NULLABLE_NUMBER,
-        "projects": _TEXTS,
-        "story": _TEXT,
+        "projects": {
+            **_TEXTS,
+            "description": "Whose readers may see it; all-seeing ones alone where it is empty.",
+        },
+        "story": {"type": "string", "description": "What likely happened, in a sentence."},
         "next_step": _TEXT,
-        "explanation": {"type": ["object", "null"]},
-        "cost_nano_usd": {"type": "integer"},
-        "cost_per_hour_nano_usd": {"type": "integer"},
-        "actions": {"type": "array", "items": {"type": "object"}},
-        "timeline": {"type": "array", "items": {"type": "object"}},
+        "explanation": {
+            "type": ["object", "null"],
+            "description": "The root cause: since, baseline, current, change_percent, kind, top, "
+            "contributors by dimension with their share of the change, split_nano_usd "
+            "(volume, mix, tokens, price).",
+        },
+        "cost_nano_usd": {"type": "integer", "description": "So far, of all replicas."},
+        "cost_per_hour_nano_usd": {"type": "integer", "description": "If it goes on."},
+        "actions": {"type": "array", "items": {"type": "object"}, "description": "What was done."},
+        "timeline": {
+            "type": "array",
+            "items": {"type": "object"},
+            "description": "ts, kind, text, actor.",
+        },
         "acknowledged_by": _TEXT,
         "closed_at": _NULLABLE_NUMBER,
         "resolution": _TEXT,
@@ -68,25 +85,6 @@ _SILENCE: dict[str, Any] = {
         "active": {"type": "boolean"},
     },
 }
-_ERROR = {"$ref": "#/components/responses/Error"}
-
-
-def _answer(schema: dict[str, Any], summary: str = "As asked") -> dict[str, Any]:
-    return {"description": summary, "content": {"application/json": {"schema": schema}}}
-
-
-def _query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
-
-
-def _id(what: str) -> dict[str, Any]:
-    return {
-        "name": "id",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string", "minLength": 1},
-        "description": f"The {what}'s id.",
-    }
 
 
 def _body(properties: dict[str, Any]) -> dict[str, Any]:
@@ -98,14 +96,11 @@ def _verdict(summary: str, properties: dict[str, Any]) -> dict[str, Any]:
     return {
         "post": {
             "summary": summary,
-            "parameters": [_id("incident")],
+            "parameters": [path_id("The incident's id.")],
             "requestBody": _body(properties),
             "responses": {
-                "200": _answer(_INCIDENT),
-                "404": _ERROR,
-                "409": _ERROR,
-                "413": _ERROR,
-                "503": _ERROR,
+                "200": answer(_INCIDENT),
+                **errors(404, 409, 413, 503),
             },
         }
     }
@@ -116,7 +111,7 @@ _CLOSE = {"resolution": _LONG, "root_cause": _LONG, "note": _LONG}
 
 
 def _silences(name: str, what: str) -> dict[str, Any]:
-    answer = {
+    listed = {
         "type": "object",
         "required": ["now", name],
         "properties": {"now": {"type": "number"}, name: {"type": "array", "items": _SILENCE}},
@@ -132,16 +127,17 @@ def _silences(name: str, what: str) -> dict[str, Any]:
     return {
         "get": {
             "summary": f"List {what}s of the last month and to come",
-            "responses": {"200": _answer(answer), "503": _ERROR},
+            "responses": {
+                "200": answer(listed),
+                **errors(503),
+            },
         },
         "post": {
             "summary": f"Add a {what}",
             "requestBody": _body(asked),
             "responses": {
-                "201": _answer(_SILENCE, "Made"),
-                "404": _ERROR,
-                "413": _ERROR,
-                "503": _ERROR,
+                "201": answer(_SILENCE, "Made"),
+                **errors(404, 413, 503),
             },
         },
     }
@@ -151,8 +147,11 @@ def _end(what: str) -> dict[str, Any]:
     return {
         "delete": {
             "summary": f"End a {what} now",
-            "parameters": [_id(what)],
-            "responses": {"200": _answer(_SILENCE), "404": _ERROR, "503": _ERROR},
+            "parameters": [path_id(f"The {what}'s id.")],
+            "responses": {
+                "200": answer(_SILENCE),
+                **errors(404, 503),
+            },
         }
     }
 
@@ -179,36 +178,42 @@ OPENAPI_PATHS: dict[str, Any] = {
         "get": {
             "summary": "List and search incidents, newest first",
             "parameters": [
-                _query(
+                query(
                     "state",
                     {"type": "string", "enum": ["active", "closed", "all"], "default": "active"},
                     "Which ones.",
                 ),
-                _query(
+                query(
                     "limit",
                     {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100},
                     "At most so many.",
                 ),
-                _query("since", {"type": "number", "minimum": 0}, "Opened from here, epoch s."),
-                _query("until", {"type": "number", "minimum": 0}, "Opened until here, epoch s."),
-                _query("tier", {"type": "string", "enum": _TIERS}, "Of this tier or worse."),
-                _query("signal", _TEXT, "Of this signal."),
-                _query("project", _TEXT, "Of this project."),
-                _query("q", _TEXT, "Text in story, scope, resolution or cause."),
-                _query(
+                query("since", {"type": "number", "minimum": 0}, "Opened from here, epoch s."),
+                query("until", {"type": "number", "minimum": 0}, "Opened until here, epoch s."),
+                query("tier", {"type": "string", "enum": _TIERS}, "Of this tier or worse."),
+                query("signal", _TEXT, "Of this signal."),
+                query("project", _TEXT, "Of this project."),
+                query("q", _TEXT, "Text in story, scope, resolution or cause."),
+                query(
                     "format",
                     {"type": "string", "enum": ["json", "csv", "parquet"], "default": "json"},
                     "Form of the answer.",
                 ),
             ],
-            "responses": {"200": _answer(_LIST), "501": _ERROR, "503": _ERROR},
+            "responses": {
+                "200": answer(_LIST, tabular=True),
+                **errors(501, 503),
+            },
         }
     },
     "/api/v1/incidents/{id}": {
         "get": {
             "summary": "One incident with its root cause and timeline",
-            "parameters": [_id("incident")],
-            "responses": {"200": _answer(_INCIDENT), "404": _ERROR, "503": _ERROR},
+            "parameters": [path_id("The incident's id.")],
+            "responses": {
+                "200": answer(_INCIDENT),
+                **errors(404, 503),
+            },
         }
     },
     "/api/v1/incidents/{id}/acknowledge": _verdict("Take an incident in hand", {"note": _LONG}),
@@ -221,17 +226,19 @@ OPENAPI_PATHS: dict[str, Any] = {
     "/api/v1/outbox": {
         "get": {
             "summary": "Alerts that wait and those that could not be delivered",
-            "responses": {"200": _answer(_OUTBOX), "404": _ERROR, "503": _ERROR},
+            "responses": {
+                "200": answer(_OUTBOX),
+                **errors(404, 503),
+            },
         }
     },
     "/api/v1/outbox/{id}/replay": {
         "post": {
             "summary": "Send a dead letter again",
-            "parameters": [_id("message")],
+            "parameters": [path_id("The message's id.")],
             "responses": {
-                "200": _answer({"type": "object"}),
-                "404": _ERROR,
-                "503": _ERROR,
+                "200": answer({"type": "object"}),
+                **errors(404, 503),
             },
         }
     },

@@ -17,6 +17,10 @@ from proxy.admin.tables import FORMATS
 
 Schema = dict[str, Any]
 
+_TABLES: Schema = {
+    "text/csv": {"schema": {"type": "string"}},
+    "application/vnd.apache.parquet": {"schema": {}},
+}
 _ERROR = {
     "description": "What went wrong",
     "content": {
@@ -80,8 +84,7 @@ def answer(schema: Schema, description: str = "As asked", *, tabular: bool = Fal
     """An answer in JSON; a tabular one as CSV and Parquet too."""
     content: Schema = {"application/json": {"schema": schema}}
     if tabular:
-        content["text/csv"] = {"schema": {"type": "string"}}
-        content["application/vnd.apache.parquet"] = {"schema": {}}
+        content.update(_TABLES)
     return {"description": description, "content": content}
 
 
@@ -101,7 +104,7 @@ def document(version: str, modules: Sequence[ModuleType]) -> dict[str, Any]:
             paths.setdefault(path, {}).update(item)
     for path, tables in EXPORTS.items():
         if path in paths:
-            paths[path]["get"].setdefault("parameters", []).extend(_exported(list(tables)))
+            _add_exports(paths[path]["get"], list(tables))
     return {
         "openapi": "3.1.0",
         "info": {
@@ -121,12 +124,22 @@ def document(version: str, modules: Sequence[ModuleType]) -> dict[str, Any]:
     }
 
 
-def _exported(tables: list[str]) -> list[dict[str, Any]]:
-    """The parameters by which a list is taken away."""
-    return [
-        {"name": name, "in": "query", "schema": {"type": "string", "enum": words}}
-        for name, words in (("format", list(FORMATS)), ("table", tables))
-    ]
+def _add_exports(operation: dict[str, Any], tables: list[str]) -> None:
+    """Say how a list is taken away."""
+    parameters = operation.setdefault("parameters", [])
+    parameters.append(
+        query(
+            "format",
+            {"type": "string", "enum": list(FORMATS), "default": "json"},
+            "Form of the answer.",
+        )
+    )
+    if len(tables) > 1:
+        words = {"type": "string", "enum": tables, "default": tables[0]}
+        parameters.append(query("table", words, "Which table of it, as CSV or Parquet."))
+    good = operation["responses"]["200"]
+    good.setdefault("content", {"application/json": {"schema": {}}}).update(_TABLES)
+    operation["responses"].update(errors(501))
 
 
 def _complete(operation: dict[str, Any]) -> None:

@@ -55,12 +55,17 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     "value,requests\\r\\n'=1+1,2\\r\\n"
     """
     out = io.StringIO()
-    columns = list(rows[0]) if rows else []
+    columns = _columns(rows)
     writer = csv.writer(out)
     writer.writerow(columns)
     for row in rows:
         writer.writerow([_cell(row.get(column)) for column in columns])
     return out.getvalue()
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """All that any row has, in the order of their first sight."""
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def _cell(value: Any) -> Any:
@@ -80,13 +85,23 @@ def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
         raise web.HTTPNotImplemented(
             text="Parquet needs pyarrow: pip install pyarrow, then restart"
         ) from None
-    flat = [
-        {k: json.dumps(v) if isinstance(v, (Mapping, list, tuple)) else v for k, v in row.items()}
-        for row in rows
-    ]
+    columns = {name: [_plain(row.get(name)) for row in rows] for name in _columns(rows)}
     out = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), out)
+    try:
+        table = pyarrow.table(columns)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+        # A column of texts and numbers has no type but text.
+        table = pyarrow.table({name: [_text(v) for v in held] for name, held in columns.items()})
+    pyarrow.parquet.write_table(table, out)
     return out.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (Mapping, list, tuple)) else value
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _download(body: bytes, content_type: str, name: str) -> web.Response:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from detection.types import Dimension
 from proxy.admin.deps import AdminDeps
+from proxy.admin.openapi import answer, errors, list_of, shape
 from proxy.admin.principal import principal_of, require_all_projects
 from proxy.admin.reader import WINDOWS, window_of
 from proxy.admin.tables import FORMATS, table_response
@@ -68,6 +69,21 @@ def parameter(name: str, values: list[str], default: str | None = None) -> dict[
     return {"name": name, "in": "query", "required": default is None, "schema": schema}
 
 
+_TEXT, _COUNT, _NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "number"}
+_ROW = shape(
+    "Use",
+    3,
+    value=_TEXT,
+    requests={"type": "integer", "description": "Calls that went to a provider."},
+    cost_nano_usd=_COUNT,
+    errors=_COUNT,
+    refused={"type": "integer", "description": "Calls that enforcement answered."},
+    input_tokens={"type": "integer", "description": "Cached ones included."},
+    cached_input_tokens=_COUNT,
+    cache_write_tokens=_COUNT,
+    output_tokens={"type": "integer", "description": "Reasoning included."},
+    reasoning_tokens=_COUNT,
+)
 OPENAPI_PATHS: dict[str, Any] = {
     "/api/v1/usage": {
         "get": {
@@ -84,42 +100,12 @@ OPENAPI_PATHS: dict[str, Any] = {
                 },
             ],
             "responses": {
-                "200": {
-                    "description": "Rows with requests, errors, tokens and cost_nano_usd",
-                    "content": {
-                        "application/json": {
-                            "schema": {
-                                "type": "object",
-                                "required": ["window", "rows"],
-                                "properties": {
-                                    "window": {"type": "string"},
-                                    "rows": {
-                                        "type": "array",
-                                        "items": {
-                                            "type": "object",
-                                            "required": ["value", "requests", "cost_nano_usd"],
-                                            "properties": {
-                                                "value": {"type": "string"},
-                                                "requests": {"type": "integer"},
-                                                "errors": {"type": "integer"},
-                                                "refused": {"type": "integer"},
-                                                "input_tokens": {"type": "integer"},
-                                                "cached_input_tokens": {"type": "integer"},
-                                                "cache_write_tokens": {"type": "integer"},
-                                                "output_tokens": {"type": "integer"},
-                                                "reasoning_tokens": {"type": "integer"},
-                                                "cost_nano_usd": {"type": "integer"},
-                                            },
-                                        },
-                                    },
-                                },
-                            }
-                        }
-                    },
-                },
-                "404": {"$ref": "#/components/responses/Error"},
-                "501": {"$ref": "#/components/responses/Error"},
-                "503": {"$ref": "#/components/responses/Error"},
+                "200": answer(
+                    shape("", 2, window=_TEXT, rows=list_of(_ROW), by=_TEXT, now=_NUMBER),
+                    "Rows with requests, errors, tokens and cost",
+                    tabular=True,
+                ),
+                **errors(404, 501, 503),
             },
         }
     }
