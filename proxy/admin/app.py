@@ -20,6 +20,7 @@ from proxy.admin import (
     events,
     health,
     live,
+    months,
     openapi,
     overview_routes,
     series_routes,
@@ -172,6 +173,7 @@ def route_modules() -> list[ModuleType]:
     return [
         usage_routes,
         series_routes,
+        months,
         overview_routes,
         *(
             importlib.import_module(f"proxy.admin.{name}")

@@ -66,6 +66,7 @@ async def export(request: web.Request, handler: Handler) -> web.StreamResponse:
     if name not in tables:
         raise web.HTTPBadRequest(text=f"table must be one of {', '.join(tables)}")
     response = await handler(request)
-    if response.status != 200 or not isinstance(response, web.Response):
+    body = response.body if isinstance(response, web.Response) else None
+    if response.status != 200 or not isinstance(body, bytes):
         return response
-    return table_response(request, name, tables[name](orjson.loads(response.body or b"{}")), {})
+    return table_response(request, name, tables[name](orjson.loads(body)), {})

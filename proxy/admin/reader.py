@@ -138,6 +138,13 @@ class Reader:
             lambda: self._counters.history(series, HOUR, end - 28 * 86_400, end - 1),
         )
 
+    async def days(self, series: Series, start: float) -> list[tuple[float, Counts]]:
+        """Daily counts of a series since the start of a UTC day, today's so far included."""
+        return await self._once(
+            ("days", series, start),
+            lambda: self._counters.history(series, DAY, start, self._clock()),
+        )
+
     async def last_seen(self, by: str, limit: int = 10_000) -> dict[str, float]:
         """Value -> epoch seconds of its last activity, for a dimension."""
         rows = await self._once(("seen", by, limit), lambda: self._counters.series_list(by, limit))

@@ -161,6 +161,7 @@ class SeriesRoutes:
         bands = await self._reader.bands(series, curve, ("cost_nano_usd", "requests"))
         counts = next((row.counts for row in rows if row.value == value), None)
         standing = Standing(self._deps)
+        parts = await self._parts(by, value, seconds)
         found = {
             "by": by,
             "value": value,
@@ -170,15 +171,15 @@ class SeriesRoutes:
             "bands": bands,
             "totals": None if counts is None else counts._asdict() | ratios(counts),
             "peers": _peers(value, rows),
-            "parts": await self._parts(by, value, seconds),
+            "parts": parts,
             "view": standing.view(series),
             **standing.of(series),
         }
         table = request.query.get("table", "curve")
         if table not in _TABLES:
             raise web.HTTPBadRequest(text=f"table must be one of {', '.join(_TABLES)}")
-        rows = found["parts"] if table == "parts" else _curve_rows(curve)
-        return table_response(request, f"{by}-{word}-{table}", rows, found)
+        taken = parts if table == "parts" else _curve_rows(curve)
+        return table_response(request, f"{by}-{word}-{table}", taken, found)
 
     async def _parts(self, by: str, value: str, seconds: int) -> list[dict[str, Any]]:
         """What a key or agent is made of: its models, dearest first."""

@@ -127,7 +127,7 @@ export function Chart({ title, times, series, band, format, height = 160, marks 
   }, [times, JSON.stringify(marks), height, theme, onset]);
 
   const summary = series
-    .map((s) => `${s.label}: latest ${format(s.values[s.values.length - 1] ?? 0)}, most ${format(Math.max(0, ...s.values))}`)
+    .map((s) => `${s.label}: latest ${format(s.values.findLast((v) => v !== null) ?? 0)}, most ${format(Math.max(0, ...s.values))}`)
     .join("; ");
   return html`<figure>
     <div class="chart" ref=${holder} role="img" aria-label=${`${title}. ${summary}`}></div>

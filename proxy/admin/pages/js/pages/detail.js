@@ -30,6 +30,7 @@ export function SeriesDetail({ by, value, session }) {
           <${Facts} data=${data} />
           <${Parts} data=${data} path=${path} />
         </div>
+        <${Months} by=${by} value=${value} />
       `}
     <//>
   `;
@@ -92,4 +93,39 @@ function Parts({ data, path }) {
       ]}
     />
   <//>`;
+}
+
+// This month's running sum over the last one's, and each month's figures.
+function Months({ by, value }) {
+  const path = `/api/v1/series/months?${query({ by, value })}`;
+  const found = useData(path, { every: 300 });
+  const columns = [
+    { id: "month", title: "Month", cell: (row) => row.month },
+    { id: "days", title: "Days with calls", num: true, cell: (row) => row.days },
+    { id: "cost", title: "Spend", num: true, cell: (row) => money(row.cost_nano_usd) },
+    { id: "requests", title: "Requests", num: true, cell: (row) => count(row.requests) },
+    { id: "errors", title: "Errors", num: true, cell: (row) => count(row.errors) },
+    { id: "output", title: "Output tokens", num: true, cell: (row) => count(row.output_tokens) },
+  ];
+  return html`<${Card} title="Month against month" id="d-months" aside=${html`<${Exports} path=${path} />`}>
+    <${Loaded} from=${found} what="the months">
+      ${(data) => html`
+        <p>${sentence(data)}</p>
+        <div class="cols-2">
+          <${Chart} title="Spend since the month began" times=${data.curve.times} format=${money} series=${[
+            { label: "this month", values: data.curve.this_month },
+            { label: "the month before", values: data.curve.month_before, color: "--series-3" },
+          ]} />
+          <${Table} caption="Months" rows=${data.rows} rowKey=${(row) => row.month} columns=${columns} empty=${html`<${State} kind="learning" title="No month is known yet." />`} />
+        </div>
+      `}
+    <//>
+  <//>`;
+}
+
+function sentence({ days_compared: days, this_month: now, same_days_before: before, change: changes }) {
+  if (!days) return "The month has just begun; from its second day on it is compared with the last one.";
+  const told = `${money(now.cost_nano_usd)} and ${count(now.requests)} requests in the first ${days} days of this month`;
+  if (!before.requests) return `${told}; nothing in the same days of the month before.`;
+  return `${told}, against ${money(before.cost_nano_usd)} and ${count(before.requests)} in the same days of the month before (${change(changes.cost_nano_usd)} spend, ${change(changes.requests)} requests).`;
 }
