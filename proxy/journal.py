@@ -207,8 +207,8 @@ class Journal:
     def _write_slowly(self, data: bytes, count: int) -> int:
         """Rotate, or drain what a full disk held up, and then write."""
         if self._backlog:
-            if self._monotonic() < self._retry_at or not self._drain():
-                return self._defer(data, count)
+            if not self.retry():
+                return self._keep(data, count)
         elif not self._rotate(self.last + 1):
             return self._defer(data, count)
         return self._write(data, count)
@@ -227,14 +227,24 @@ class Journal:
         self.last_error = f"{error.strerror or error} ({error.filename or self.directory.name})"
 
     def _defer(self, data: bytes, count: int) -> int:
-        """Keep the record in memory until the disk takes it; bounded."""
+        """The disk did not take a record: keep it, and leave the disk alone for a while."""
         self._retry_at = self._monotonic() + RETRY_SECONDS
+        return self._keep(data, count)
+
+    def _keep(self, data: bytes, count: int) -> int:
+        """Keep the record in memory until the disk takes it; bounded."""
         self._backlog.extend(line + b"\n" for line in data.splitlines())
         self.last += count
         while len(self._backlog) > BACKLOG_RECORDS:
             self._backlog.popleft()
             self.lost_records += 1
         return self.last
+
+    def retry(self) -> bool:
+        """Write what waits for the disk, once a second; true when nothing waits any more."""
+        if not self._backlog:
+            return True
+        return self._monotonic() >= self._retry_at and self._drain()
 
     def _drain(self) -> bool:
         """Write what waited; true when nothing waits any more."""

@@ -203,6 +203,7 @@ class Ledger:
         """Cut, send to every shard what it lacks, and tell what others counted."""
         async with self._sending:
             self._mind_company()
+            self.journal.retry()
             self._cut(self.journal.last)
             await asyncio.gather(*(self._advance(lane) for lane in self._lanes))
         self.journal.acknowledge(min(lane.confirmed for lane in self._lanes))

@@ -154,6 +154,35 @@ def test_a_full_disk_is_told_and_healed(tmp_path: Path, monkeypatch: pytest.Monk
     journal.close()
 
 
+def test_steady_calls_do_not_keep_the_disk_from_being_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    journal = Journal(tmp_path, SMALL, monotonic=lambda: now[0])
+    journal.append(observation(0))
+    real_write, full = os.write, [True]
+
+    def write(fd: int, data: bytes) -> int:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(fd, data)
+
+    monkeypatch.setattr("proxy.journal.os.write", write)
+    journal.append(observation(1))
+    full[0] = False
+    for number in range(2, 14):
+        now[0] += 0.1
+        journal.append(observation(number))
+    assert journal.waiting_for_disk == 0
+    assert numbers(journal) == list(range(1, 15))
+    full[0] = True
+    journal.append(observation(14))
+    full[0] = False
+    now[0] += 2.0
+    assert journal.retry() and journal.waiting_for_disk == 0, "healed without a further call"
+    journal.close()
+
+
 def test_a_disk_full_for_long_keeps_the_latest_under_their_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
