@@ -36,7 +36,7 @@ EXPORTS: dict[str, dict[str, Callable[[Any], Rows]]] = {
     "/api/v1/incidents/{id}": {"contributors": _contributors, "timeline": _listed("timeline")},
     "/api/v1/keys": {"keys": _listed("keys")},
     "/api/v1/maintenance": {"maintenance": _listed("windows")},
-    "/api/v1/shadow": {"shadow": _listed("rows"), "calls": _listed("calls")},
+    "/api/v1/shadow": {"shadow": _listed("rows")},
     "/api/v1/silences": {"silences": _listed("silences")},
 }
 

@@ -42,7 +42,8 @@ _ERROR = {
         }
     },
 }
-_EVERYWHERE = {"400": "Bad parameters", "401": "No valid token", "403": "Role too low"}
+#: Bad parameters, no valid token, too low a role, too many failed attempts.
+_EVERYWHERE = (400, 401, 403, 429)
 
 
 def shape(title: str, required: int, **properties: Schema) -> Schema:
@@ -147,5 +148,5 @@ def _complete(operation: dict[str, Any]) -> None:
     responses = operation.setdefault("responses", {})
     if operation.get("security") == []:
         return
-    for status in _EVERYWHERE:
-        responses.setdefault(status, {"$ref": "#/components/responses/Error"})
+    for status, told in errors(*_EVERYWHERE).items():
+        responses.setdefault(status, told)

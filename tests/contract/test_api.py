@@ -71,7 +71,8 @@ def test_what_is_served_is_what_is_documented(filled: Proxy) -> None:
     assert filled.api("/api/v1/openapi.json") == json.loads(json.dumps(api_document(VERSION)))
 
 
-@SCHEMA.exclude(path="/api/v1/events").parametrize()
+# The stream never ends; failed attempts to sign in would close the door for all that follows.
+@SCHEMA.exclude(path="/api/v1/events").exclude(path="/api/v1/session", method="POST").parametrize()
 @settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -29,7 +29,8 @@ token may not see is answered as what doesn't exist: 404.
 
 **Errors** are all alike, `{"error": {"status": 404, "message": "not found"}}`: 400 for
 bad parameters, 401 without a valid token, 403 where the role is too low, 404, 409 where
-the state forbids it, 413, 503 while the store is away.
+the state forbids it, 413, 429 after too many failed attempts to sign in, 503 while the
+store is away.
 
 **Units.** Times are epoch seconds, money is integer nano-USD (10⁻⁹ dollars), except under
 `/billing`, which speaks dollars as billing systems do.
@@ -169,7 +170,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
     others = sorted(
         status
         for status in operation["responses"]
-        if not status.startswith("2") and status not in ("400", "401", "403")
+        if not status.startswith("2") and status not in ("400", "401", "403", "429")
     )
     if others:
         lines += ["May also answer " + ", ".join(others) + ".", ""]
