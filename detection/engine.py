@@ -72,8 +72,13 @@ class Engine(Lane):
         bucket = int(now) // 10
         return self._combiner.add(View(now, bucket, self._registry.state(series, bucket)), score)
 
-    def sweep(self, now: float) -> list[Verdict]:
-        """Once a minute: end what is over; each half-hour learn, each hour judge the slow lane."""
+    def sweep(self, now: float, *, lead: bool = True) -> list[Verdict]:
+        """Once a minute: end what is over; each half-hour learn, each hour judge the slow lane.
+
+        Each replica ends and learns what is its own. The slow lane (drift, peers, finish
+        reasons) judges what all replicas counted together, so that one of them, that
+        which leads, does it for all; the others only keep their mixes of reasons fresh.
+        """
         self.now = max(self.now, now)
         bucket = int(now) // 10
         registry = self._registry
@@ -85,7 +90,10 @@ class Engine(Lane):
             for state in list(registry.states.values()):
                 if state.profile is not None and state.profile.due(bucket):
                     told = more(told, self._count(state, None, bucket))
-        if bucket // HOUR != self._slow:
+            if not lead:
+                for owner in registry.owners.values():
+                    owner.finish.freshen()
+        if lead and bucket // HOUR != self._slow:
             self._slow = bucket // HOUR
             told = more(told, self._slow_lane(now, bucket))
         return told or []

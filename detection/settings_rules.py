@@ -150,7 +150,7 @@ class VolumeSettings:
         metadata=described("Times its own record at which volume alone is critical.", gt=1),
     )
     steady_ratio: float = field(
-        default=1.3,
+        default=1.2,
         metadata=described(
             "Times its own record of steady load (each of four minutes) that is critical, "
             "given the two ratios below.",
@@ -158,7 +158,7 @@ class VolumeSettings:
         ),
     )
     hour_ratio: float = field(
-        default=5.0,
+        default=4.0,
         metadata=described("Times the hour before that a steady surge must reach.", ge=1),
     )
     usual_ratio: float = field(

@@ -298,6 +298,11 @@ class FinishMix:
                 name = "other"
             self.recent[name] = self.recent.get(name, 0) + calls
 
+    def freshen(self) -> None:
+        """Settle what has waited for long, where nobody looks at it."""
+        if sum(self.recent.values()) >= 1000:
+            self.settle()
+
     def settle(self) -> None:
         """Take the recent counts into the usual mix; old ones fade by half at 10,000."""
         for name, calls in self.recent.items():

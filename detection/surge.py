@@ -6,8 +6,8 @@ verdict.
 
 The sequential judge compares with the series' own records of 28 days, since two
 thirds of real keys beat a mere quantile every week. A burst is critical at three
-times the record of its window. A steady surge is critical sooner, at 1.3 times the
-record of "the least of four minutes in a row", if it is also a jump: five times the
+times the record of its window. A steady surge is critical sooner, at 1.2 times the
+record of "the least of four minutes in a row", if it is also a jump: four times the
 hour before, eight times the usual busy level. A launch that doubles a key is neither.
 """
 

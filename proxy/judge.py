@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from detection.engine import Engine
+from detection.engine import Engine, RepeatShare
 from detection.policy import Policy
 from detection.settings import DetectionSettings, PolicySettings
 from detection.types import Action, FleetBucket, Observation, Score, Series, Signal, Verdict
@@ -84,9 +84,17 @@ class Judge:
         self._runtime.verdicts[(str(verdict.signal), verdict.tier.label)] += 1
         self._incidents.on_verdict(verdict)
 
-    def sweep(self) -> None:
-        """End what is over, and judge what only time shows."""
-        self.act(self.engine.sweep(self._now()))
+    def repeats(self) -> list[RepeatShare]:
+        """The calls that came again here, for the other replicas."""
+        return self.engine.repeats_to_share(self._now())
+
+    def repeated(self, replica: str, repeats: Sequence[RepeatShare]) -> None:
+        """Judge the calls that came again elsewhere together with those here."""
+        self.act(self.engine.merge_repeats(replica, repeats, self._now()))
+
+    def sweep(self, *, lead: bool = True) -> None:
+        """End what is over, and judge what only time shows; the latter where it leads."""
+        self.act(self.engine.sweep(self._now(), lead=lead))
         for name, count in self.engine.faults.items():
             self._runtime.detector_failures[name] = count
         if self.policy.faults:
