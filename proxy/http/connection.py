@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Protocol
 
 import httptools
 
@@ -21,9 +20,8 @@ from proxy.http import errors
 from proxy.http.deadlines import NEVER
 from proxy.http.forward import Exchange
 from proxy.http.headers import RawHeaders
-from proxy.http.ports import Services
+from proxy.http.ports import Cuttable, Port
 from proxy.http.request import Head
-from proxy.http.settings import ServerSettings
 from proxy.http.strictness import (
     BadRequestError,
     KnownHead,
@@ -37,18 +35,6 @@ from proxy.http.websocket import Tunnel
 _MAX_TARGET = 65_536
 _MAX_PIPELINED = 32
 _LINGER_SECONDS = 1.0
-
-
-class Port(Protocol):
-    """The listening side that a connection belongs to."""
-
-    services: Services
-    settings: ServerSettings
-    loop: asyncio.AbstractEventLoop
-    draining: bool
-
-    def admit(self, connection: ClientConnection) -> bool: ...
-    def forget(self, connection: ClientConnection) -> None: ...
 
 
 class ClientConnection(asyncio.Protocol):
@@ -191,7 +177,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = Exchange(self._server.services, self, head, len(body))
         self.deadline = NEVER
         self._exchanges.append(exchange)
-        exchange.take_whole(body)
+        exchange.upload.take_whole(body)
         if len(self._exchanges) == 1:
             exchange.start()
             if not self._exchanges:
@@ -265,7 +251,7 @@ class ClientConnection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write(data)
 
-    def finished(self, exchange: Exchange, *, reusable: bool) -> None:
+    def finished(self, exchange: Cuttable, *, reusable: bool) -> None:
         """An answer is out: on to the next call, or close."""
         if not self._exchanges or self._exchanges[0] is not exchange:
             return
@@ -379,7 +365,7 @@ class ClientConnection(asyncio.Protocol):
         self._closing = True
         answerable = all(exchange is self._receiving for exchange in self._exchanges)
         for exchange in list(self._exchanges):
-            answerable = answerable and not exchange.answered
+            answerable = answerable and not exchange.started
             exchange.client_gone()
         self._exchanges.clear()
         if not answerable:

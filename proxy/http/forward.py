@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from detection.types import Usage
 from proxy.context import RequestContext
@@ -19,7 +18,8 @@ from proxy.http import errors
 from proxy.http.answer import Answer
 from proxy.http.errors import RefusedError
 from proxy.http.headers import RawHeaders, scan
-from proxy.http.ports import Finished, Services
+from proxy.http.ports import Downstream, Services
+from proxy.http.record import record, usage_at_end
 from proxy.http.request import (
     Head,
     Request,
@@ -30,26 +30,11 @@ from proxy.http.request import (
 )
 from proxy.http.upload import Upload
 from proxy.http.upstream import Failure, UpstreamConnection
-from proxy.http.websocket import Tunnel
+from proxy.http.websocket import Tunnel, switching_head
 from proxy.providers.base import Refusal
 
 _HOLD_BYTES = 262_144
-_FIRST_PART_BYTES = 65_536
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS"))
-
-
-class Downstream(Protocol):
-    """The client's connection, as an exchange uses it."""
-
-    peer: str
-
-    def send(self, data: bytes) -> None: ...
-    def finished(self, exchange: Exchange, *, reusable: bool) -> None: ...
-    def close_after(self) -> None: ...
-    def abort(self) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def become_tunnel(self, tunnel: Tunnel) -> None: ...
 
 
 class Exchange:
@@ -63,21 +48,19 @@ class Exchange:
         "_begun",
         "_client",
         "_connection",
-        "_decision",
         "_dispatched",
         "_done",
-        "_first_byte_at",
         "_path",
         "_pool_cancel",
         "_retried",
-        "_started",
         "_tunnel",
-        "_upload",
         "ctx",
         "head",
         "method",
         "request",
         "services",
+        "started",
+        "upload",
     )
 
     def __init__(
@@ -89,17 +72,15 @@ class Exchange:
         self.request: Request | None = None
         self.ctx: RequestContext | None = None
         self._client = client
-        self._upload = Upload(head, length)
+        self.upload = Upload(head, length)
         self._dispatched = False
         self._connection: UpstreamConnection | None = None
         self._pool_cancel: Callable[[Exchange], None] | None = None
-        self._decision: Decision | None = None
         self._path = ""
         self._answer: Answer | None = None
-        self._started = False
+        self.started = False
         self._done = False
         self._retried = False
-        self._first_byte_at: float | None = None
         self._begun = False
         self._tunnel: Tunnel | None = None
 
@@ -112,11 +93,12 @@ class Exchange:
             request = understand(services, self.head, self._client.peer, services.monotonic())
         except RefusedError as refused:
             services.runtime.rejected[refused.refusal.kind] += 1
-            self._refuse_unrouted(refused.refusal)
+            self._done = True
+            self._refuse(refused.refusal)
             return
         self.request = request
         self.ctx = request.ctx
-        upload, limits = self._upload, services.settings
+        upload, limits = self.upload, services.settings
         if upload.declared is not None and upload.declared > limits.max_body_bytes:
             self._too_large()
             return
@@ -140,7 +122,7 @@ class Exchange:
         """A piece of the request's body."""
         if self._done:
             return
-        upload, limits = self._upload, self.services.settings
+        upload, limits = self.upload, self.services.settings
         upload.received += len(data)
         if upload.received > limits.max_body_bytes:
             self._too_large()
@@ -150,40 +132,26 @@ class Exchange:
             return
         upload.hold(data)
         if self.request is not None and not self._dispatched:
-            most = limits.inspect_body_bytes
-            too_long = (upload.declared or 0) > most and upload.received >= _FIRST_PART_BYTES
-            if too_long or upload.received >= most:
+            if upload.enough(limits.inspect_body_bytes):
                 upload.streaming = True
                 self._dispatch()
         elif upload.received > _HOLD_BYTES:
             self._client.pause()
 
-    def take_whole(self, body: bytes) -> None:
-        """The request's body, before the call is started."""
-        upload = self._upload
-        upload.received = len(body)
-        upload.hold(body)
-        upload.done = True
-
     def on_body_done(self) -> None:
         """The request's body is whole."""
-        self._upload.done = True
+        self.upload.done = True
         if self._done or self.request is None:
             return
         if not self._dispatched:
             self._dispatch()
         elif self._connection is not None:
-            self._upload.end(self._connection)
+            self.upload.end(self._connection)
 
     @property
     def awaits_switch(self) -> bool:
         """Did the client ask for a WebSocket that is not there yet?"""
-        return self.request is not None and self.head.wants_websocket and not self._started
-
-    @property
-    def answered(self) -> bool:
-        """Has any byte of an answer gone out?"""
-        return self._started
+        return self.request is not None and self.head.wants_websocket and not self.started
 
     def client_gone(self) -> None:
         """The client hung up."""
@@ -215,7 +183,7 @@ class Exchange:
             self._tunnel.cut(refusal)
             return
         self._drop_upstream()
-        if not self._started:
+        if not self.started:
             self._settle("cut", complete=False, status=429)
             self._refuse(refusal)
             return
@@ -237,7 +205,7 @@ class Exchange:
         services, request = self.services, self.request
         if request is None:
             return
-        upload = self._upload
+        upload = self.upload
         read_body(services, request, upload.held())
         decision = services.gate.admit(request.ctx)
         services.runtime.overhead_seconds.observe(time.perf_counter() - began)
@@ -254,11 +222,11 @@ class Exchange:
         if self._done:
             self.services.gate.drop(decision)  # the client hung up while a share was fetched
             return
-        self._decision = decision
+        request.decision = decision
         if decision.refusal is not None:
             self._turn_away(decision.refusal, decision.kind, decision.headers)
             return
-        upload = self._upload
+        upload = self.upload
         body = upload.held()
         self._path = request.route.path
         if not upload.streaming:
@@ -285,7 +253,7 @@ class Exchange:
             connection.abandon()
             return
         self._connection = connection
-        upload = self._upload
+        upload = self.upload
         try:
             body = None if upload.streaming else upload.held()
             head = upstream_head(self.services, request, self._path, upload.length, body)
@@ -306,7 +274,7 @@ class Exchange:
         if request is None:
             return
         answer = self._answer = Answer(request, status, headers)
-        extra = [] if self._decision is None else list(self._decision.headers)
+        extra = [] if request.decision is None else list(request.decision.headers)
         if self.services.settings.response_headers:
             extra.append(("x-tokenweir-request-id", request.ctx.id))
         answer.begin(reason, extra, close=self._must_close())
@@ -318,16 +286,20 @@ class Exchange:
         answer = self._answer
         if self._done or answer is None:
             return
-        if data and self._first_byte_at is None:
-            self._first_byte_at = self.services.monotonic()
+        if data and self.request is not None and self.request.first_byte_at is None:
+            self.request.first_byte_at = self.services.monotonic()
         out = answer.pass_on(data, done, trailers)
-        self._started = True
+        self.started = True
         if not done:
             if out:
                 self._client.send(out)
+            decision = self.request.decision if self.request is not None else None
             if data:
                 answer.read(data)
-                self._progress(answer.output_bytes)
+                if decision is not None:
+                    refusal = self.services.gate.progress(decision, answer.output_bytes)
+                    if refusal is not None:
+                        self.cut(refusal)
             return
         self._connection = None
         if data:
@@ -343,12 +315,8 @@ class Exchange:
         request, connection = self.request, self._connection
         if request is None or connection is None:
             return
-        self._started = True
-        raw = [(n, v) for n, v in headers if n.lower() not in (b"connection", b"upgrade")]
-        lines = [b"HTTP/1.1 101 Switching Protocols"]
-        lines += [name + b": " + value for name, value in raw]
-        lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        self._client.send(b"\r\n".join(lines))
+        self.started = True
+        self._client.send(switching_head(headers))
         self._tunnel = Tunnel(
             request.endpoint,
             self._client,
@@ -374,7 +342,7 @@ class Exchange:
             return
         self.services.runtime.upstream_failures[failure.value] += 1
         outcome = f"upstream_{failure.value}"
-        if self._started:
+        if self.started:
             self._settle(outcome, complete=False)
             self._end()
             # Never a clean end: a chunked or counted body stops short, anything else is reset.
@@ -383,12 +351,7 @@ class Exchange:
             else:
                 self._client.close_after()
             return
-        kinds = {502: "bad_gateway", 503: "overloaded", 504: "timeout"}
-        refusal = Refusal(
-            kinds[failure.status],
-            f"upstream {request.ctx.upstream} "
-            f"({request.route.destination.origin.authority}): {failure.value}",
-        )
+        refusal = failure.refusal(request.ctx.upstream, request.route.destination.origin.authority)
         self._settle(outcome, complete=False, status=failure.status)
         self._refuse(refusal)
 
@@ -407,51 +370,19 @@ class Exchange:
         return (
             request is None
             or request.template.must_close
-            or not self._upload.done
+            or not self.upload.done
             or (answer is not None and answer.close_delimited)
         )
 
-    def _progress(self, output_bytes: int) -> None:
-        if self._decision is None:
-            return
-        refusal = self.services.gate.progress(self._decision, output_bytes)
-        if refusal is not None:
-            self.cut(refusal)
-
     def _settle(self, outcome: str, *, complete: bool, status: int | None = None) -> None:
-        usage = None
         answer = self._answer
-        if answer is not None:
-            usage = answer.usage(complete=complete)
-        elif self._dispatched and outcome in ("client_disconnected", "cut"):
-            # Sent, not answered: the provider may bill the prompt, so it is estimated.
-            usage = Usage(source="unknown", complete=False)
-        if outcome == "client_disconnected" and usage is not None and usage.complete:
-            # SDKs hang up at a stream's last event, before the transport's own end.
-            outcome = ""
+        usage = usage_at_end(answer, outcome, complete=complete, sent=self._dispatched)
         self._record(outcome, usage, status or (answer.status if answer is not None else 499))
 
     def _record(self, outcome: str, usage: Usage | None, status: int) -> None:
-        request = self.request
-        if self._done or request is None:
-            return
-        self._done = True
-        now = self.services.monotonic()
-        first = self._first_byte_at
-        self.services.meter.finish(
-            Finished(
-                ctx=request.ctx,
-                decision=self._decision,
-                status=status,
-                usage=usage,
-                outcome=outcome,
-                base_url=request.route.destination.base_url,
-                answer_headers=self._answer.headers if self._answer is not None else {},
-                model_sent=request.model_sent,
-                ttft_seconds=None if first is None else first - request.ctx.received_at,
-                latency_seconds=now - request.ctx.received_at,
-            )
-        )
+        if not self._done and self.request is not None:
+            self._done = True
+            record(self.services, self.request, self._answer, outcome, usage, status)
 
     def _tunnel_ended(self, usage: Usage, outcome: str) -> None:
         self._connection = None
@@ -470,18 +401,12 @@ class Exchange:
         limit = self.services.settings.max_body_bytes
         refusal = Refusal("too_large", f"the request's body is over server.max_body_bytes={limit}")
         self.services.runtime.rejected["too_large"] += 1
-        if self._started:
+        if self.started:
             self._end()
             self._client.abort()
             return
         self._done = True
         self._refuse(refusal)
-
-    def _refuse_unrouted(self, refusal: Refusal) -> None:
-        self._done = True
-        data = errors.answer("openai", refusal, close=True, with_body=self.method != "HEAD")
-        self._client.send(data)
-        self._finish(reusable=False)
 
     def _turn_away(
         self, refusal: Refusal, outcome: str, extra: Sequence[tuple[str, str]] = ()
@@ -499,7 +424,7 @@ class Exchange:
             wire, refusal, extra=extra, close=close, with_body=self.method != "HEAD"
         )
         self._client.send(data)
-        self._started = True
+        self.started = True
         self._finish(reusable=not close)
 
     def _finish(self, *, reusable: bool) -> None:

@@ -6,6 +6,7 @@ import any of those; `app.py` puts the real ones in.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from proxy.http.pool import Pools
 from proxy.http.routing import Router
 from proxy.http.settings import ServerSettings
 from proxy.http.signing import Signer
+from proxy.http.websocket import Peer, Tunnel
 from proxy.providers.base import Headers, Refusal
 
 
@@ -157,3 +159,37 @@ class RunningCalls:
         for call in found:
             call.cut(refusal)
         return len(found)
+
+
+class Downstream(Peer, Protocol):
+    """The client's connection, as an exchange uses it."""
+
+    peer: str
+
+    def finished(self, exchange: Cuttable, *, reusable: bool) -> None: ...
+    def become_tunnel(self, tunnel: Tunnel) -> None: ...
+
+
+class Member(Protocol):
+    """A client's connection, as the port that it came in by sees it."""
+
+    deadline: float
+
+    @property
+    def idle(self) -> bool: ...
+    def on_deadline(self) -> None: ...
+    def close_after(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Port(Protocol):
+    """The listening side that a connection belongs to."""
+
+    services: Services
+    loop: asyncio.AbstractEventLoop
+    draining: bool
+
+    @property
+    def settings(self) -> ServerSettings: ...
+    def admit(self, connection: Member) -> bool: ...
+    def forget(self, connection: Member) -> None: ...

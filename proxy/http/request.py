@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy.context import RequestContext
+from proxy.gate_decision import Decision
 from proxy.http.errors import RefusedError
 from proxy.http.headers import RawHeaders, Scanned, scan
 from proxy.http.identity import (
@@ -101,6 +102,8 @@ class Request:
     facts: RequestFacts = NO_FACTS
     asked_for_usage: bool = False
     model_sent: str | None = None
+    decision: Decision | None = None
+    first_byte_at: float | None = None
 
     @property
     def route(self) -> Route:
@@ -148,7 +151,7 @@ def make_template(services: Services, head: Head, peer: str) -> Template:
         client=services.hash_client(real_address(peer, headers, services.trusted)),
         inspects_body=endpoint.metered
         and head.method in _BODY_METHODS
-        and "json" in content_type
+        and ("json" in content_type or "multipart/form-data" in content_type)
         and "content-encoding" not in headers,
         signs=_signs(route.destination.settings.aws, credential, caller),
         must_close=not head.minor_version or "close" in headers.get("connection", "").lower(),

@@ -10,7 +10,8 @@ import asyncio
 
 from proxy.http.connection import ClientConnection
 from proxy.http.deadlines import Deadlines
-from proxy.http.ports import Services
+from proxy.http.ports import Member, Services
+from proxy.http.settings import ServerSettings
 
 
 class DataServer:
@@ -20,24 +21,28 @@ class DataServer:
         self, services: Services, loop: asyncio.AbstractEventLoop, deadlines: Deadlines
     ) -> None:
         self.services = services
-        self.settings = services.settings
         self.loop = loop
         self.draining = False
         self._deadlines = deadlines
-        self._connections: set[ClientConnection] = set()
+        self._connections: set[Member] = set()
 
     def __call__(self) -> ClientConnection:
         """The protocol factory."""
         return ClientConnection(self)
 
-    def admit(self, connection: ClientConnection) -> bool:
+    @property
+    def settings(self) -> ServerSettings:
+        """Limits in force; a reload can change them."""
+        return self.services.settings
+
+    def admit(self, connection: Member) -> bool:
         """Take in a connection, or say that there is no room."""
         self._deadlines.watch(connection)
         self._connections.add(connection)
         self.services.runtime.connections = len(self._connections)
         return len(self._connections) <= self.settings.max_connections
 
-    def forget(self, connection: ClientConnection) -> None:
+    def forget(self, connection: Member) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
         self._deadlines.forget(connection)

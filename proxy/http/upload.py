@@ -10,6 +10,8 @@ from proxy.http.answer import chunk
 from proxy.http.request import Head
 from proxy.http.upstream import UpstreamConnection
 
+#: So much of a body that is too long to be looked into whole is looked into.
+_FIRST_PART_BYTES = 65_536
 #: ``length`` of a request that has no body at all.
 NO_BODY = -1
 
@@ -27,6 +29,17 @@ class Upload:
         self.streaming = False
         self.length: int | None = NO_BODY
         self._pieces: list[bytes] = []
+
+    def take_whole(self, body: bytes) -> None:
+        """All of it at once, before the call is started."""
+        self.received = len(body)
+        self._pieces = [body] if body else []
+        self.done = True
+
+    def enough(self, most: int) -> bool:
+        """Is there as much as is looked into? ``most`` in bytes."""
+        too_long = (self.declared or 0) > most and self.received >= _FIRST_PART_BYTES
+        return too_long or self.received >= most
 
     def hold(self, data: bytes) -> None:
         """Keep a piece until it is known where it goes."""

@@ -16,6 +16,7 @@ import httptools
 from proxy.http.deadlines import NEVER, Deadlines
 from proxy.http.headers import RawHeaders, tokens
 from proxy.http.settings import UpstreamSettings
+from proxy.providers.base import Refusal
 
 _MAX_HEAD_BYTES = 65_536
 _MAX_INFORMATIONAL = 16
@@ -44,6 +45,11 @@ class Failure(StrEnum):
         if self in (Failure.CONNECT_TIMEOUT, Failure.RESPONSE_TIMEOUT, Failure.IDLE_TIMEOUT):
             return 504
         return 503 if self in (Failure.POOL_FULL, Failure.QUEUE_TIMEOUT) else 502
+
+    def refusal(self, upstream: str, authority: str) -> Refusal:
+        """What a client is told that had no answer yet."""
+        kind = {502: "bad_gateway", 503: "overloaded", 504: "timeout"}[self.status]
+        return Refusal(kind, f"upstream {upstream} ({authority}): {self.value}")
 
 
 class AnswerHandler(Protocol):

@@ -37,6 +37,14 @@ def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
     return bytes((0x88, len(payload))) + payload
 
 
+def switching_head(headers: RawHeaders) -> bytes:
+    """The answer to a client whose upstream switched (RFC 6455 section 4.2.2)."""
+    lines = [b"HTTP/1.1 101 Switching Protocols"]
+    lines += [n + b": " + v for n, v in headers if n.lower() not in (b"connection", b"upgrade")]
+    lines.append(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    return b"\r\n".join(lines)
+
+
 class Tunnel:
     """One WebSocket session between a client and an upstream."""
 
