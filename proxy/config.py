@@ -198,6 +198,14 @@ def faults(text: str) -> list[Fault]:
     return _validated(read(text, _AnyVariable()))[1]
 
 
+def trial(text: str) -> Settings:
+    """Settings of a text that is tried out, with every environment variable taken for set.
+
+    Raises :class:`ConfigError` with all faults at once.
+    """
+    return parse(text, "the changed text", _AnyVariable())
+
+
 class _AnyVariable(dict[str, str]):
     """An environment where nothing is missing; values are what was meant to be."""
 
