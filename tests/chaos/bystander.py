@@ -34,6 +34,7 @@ class Bystander:
         self.seconds: list[float] = []
         self.forgotten = 0
         self.failed = 0
+        self.answered: set[str] = set()
 
     def start(self) -> None:
         self.seconds, self._stop = [], threading.Event()
@@ -89,6 +90,7 @@ class Bystander:
             self._drop()
             return 0
         self.seconds.append(time.monotonic() - began)
+        self.answered.add(name)
         return answer.status
 
     def _drop(self) -> None:

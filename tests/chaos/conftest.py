@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.lab import Labs
+from tests.chaos.measure import Labs
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """One fault at a time: a real proxy, clients that keep their own books, and the audit.
 
-Owns: what a fault is, how it is run, and how loss is measured: what upstreams saw
-against the journal, and the journal against the store. Must never: let a fault
-pass that lost, doubled or forgot something.
+Owns: what a fault is, and how loss is measured: what upstreams saw against the
+journal, and the journal against the store. Must never: let a fault pass that
+lost, doubled or forgot something.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import shutil
 import socket
-import tempfile
 import time
 import urllib.error
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.bystander import BLOCKED_AGENT, Bystander
+from tests.chaos.bystander import BLOCKED_AGENT
 from tests.chaos.scripted import Script
 from tests.rig import Proxy, Raw, Upstream, end_store, start_proxy, wait_for
 
@@ -46,7 +44,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class Fault:
-    """A row of the list of faults, and how to do it."""
+    """A row of the list of faults, and how to do it.
+
+    ``kills`` says that it ends a proxy at once: a call that its client did not see
+    answered then needs no record.
+    """
 
     row: int
     name: str
@@ -57,6 +59,7 @@ class Fault:
     needs: tuple[str, ...] = ()
     make: Callable[[Path], Lab] | None = None
     recount: bool = True
+    kills: bool = False
 
 
 FAULTS: list[Fault] = []
@@ -105,9 +108,13 @@ class Lab:
         self,
         folder: Path,
         settings: dict[str, Any] | None = None,
+        *,
+        data_root: Path | None = None,
         **how: Any,
     ) -> None:
         self.folder = folder
+        self._data_root = data_root or folder
+        self.answered: set[str] = set()
         self.script = Script(TRY_HEADER)
         self._stack = contextlib.ExitStack()
         self.upstream = self._stack.enter_context(Upstream(self.script))
@@ -133,7 +140,7 @@ class Lab:
 
     def start(self, name: str = "0", **how: Any) -> Proxy:
         """Start a proxy (a further one where its name differs) over its own data."""
-        data = self.folder / f"data-{name}"
+        data = self._data_root / f"data-{name}"
         self._folders.add(data)
         proxy = start_proxy(
             self.folder / f"proxy-{name}",
@@ -221,9 +228,13 @@ class Lab:
         self, body: object = None, *, port: int | None = None, timeout: float = 15, **request: Any
     ) -> Reply:
         """One call on a connection of its own."""
+        name = request.pop("name", None) or self.next_try()
         with Raw(port or self.proxy.port, timeout) as raw:
-            raw.send(self.raw_request(body, **request))
-            return read_reply(raw.socket, request.get("method", "POST"))
+            raw.send(self.raw_request(body, name=name, **request))
+            reply = read_reply(raw.socket, request.get("method", "POST"))
+        if reply.whole:
+            self.answered.add(name)
+        return reply
 
     # -- what it says of itself ----------------------------------------------------
 
@@ -272,9 +283,13 @@ class Lab:
 
     # -- the audit -----------------------------------------------------------------
 
-    def audit(self, outcome: Outcome, recount: bool) -> None:
+    def audit(self, outcome: Outcome, fault: Fault) -> None:
         """What upstreams saw, against the journal; the journal, against the store."""
-        arrived = Counter(n for n in self.script.arrived if n.startswith(outcome_prefix(outcome)))
+        arrived = Counter(
+            n
+            for n in self.script.arrived
+            if n.startswith(outcome_prefix(outcome)) and (n in self.answered or not fault.kills)
+        )
 
         def recorded() -> Counter[str]:
             return Counter(
@@ -293,7 +308,7 @@ class Lab:
         outcome.doubled += sum(records[n] - 1 for n in twice)
         outcome.why += [f"no record of {n}" for n in missing[:3]]
         outcome.why += [f"two records of {n}" for n in twice[:3]]
-        if recount:
+        if fault.recount:
             counted, written = self.recounted()
             outcome.lost += max(0, written - counted)
             outcome.doubled += max(0, counted - written)
@@ -357,78 +372,3 @@ def read_reply(link: socket.socket, method: str = "POST") -> Reply:
     except (ConnectionError, TimeoutError, ValueError):
         body, whole = b"", False
     return Reply(answer.status, headers, body, whole)
-
-
-class Labs:
-    """The labs that faults share, and those that a fault has for itself."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="tw-chaos-"))
-        self._shared: dict[str, Lab] = {}
-        self._made = 0
-
-    @contextlib.contextmanager
-    def of(self, fault: Fault, shared: Callable[[Path], Lab]) -> Iterator[Lab]:
-        """The lab of a fault: its own where it says how to make one."""
-        self._made += 1
-        folder = self.folder / f"{fault.group}-{self._made}"
-        if fault.make is None:
-            lab = self._shared.get(fault.group)
-            if lab is None:
-                lab = self._shared[fault.group] = shared(folder)
-                lab.block()
-            yield lab
-            return
-        lab = fault.make(folder)
-        try:
-            lab.block()
-            yield lab
-        finally:
-            lab.close()
-
-    def close(self) -> None:
-        for lab in self._shared.values():
-            lab.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def measure(
-    labs: Labs,
-    fault: Fault,
-    shared: Callable[[Path], Lab],
-    *,
-    tries: int = 1,
-    baseline_seconds: float = 0.0,
-    raising: bool = False,
-) -> Outcome:
-    """Do a fault some times, with a bystander calling all the while; then audit.
-
-    ``added_p99_ms`` is the bystander's 99th percentile during the fault less that
-    of ``baseline_seconds`` before it.
-    """
-    missing = [program for program in fault.needs if shutil.which(program) is None]
-    if missing:
-        raise MissingError(f"{', '.join(missing)} is not installed (tests/setup.sh chaos)")
-    outcome = Outcome(fault.row, fault.name, tries)
-    with labs.of(fault, shared) as lab:
-        lab.begin(f"r{fault.row}")
-        bystander = Bystander(lambda: lab.proxy.port, f"r{fault.row}-by", TRY_HEADER)
-        before = bystander.watch(baseline_seconds) if baseline_seconds else None
-        bystander.start()
-        try:
-            for _ in range(tries):
-                try:
-                    fault.run(lab)
-                    outcome.survived += 1
-                except AssertionError as error:
-                    if raising:
-                        raise
-                    outcome.why.append(str(error).splitlines()[0] if str(error) else repr(error))
-        finally:
-            bystander.stop()
-        outcome.forgotten_blocks = bystander.forgotten
-        if before is not None and bystander.seconds:
-            added = bystander.p99() - before
-            outcome.added_p99_ms = round(added * 1000, 1)
-        lab.audit(outcome, fault.recount)
-    return outcome

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.lab import FAULTS, Fault, Labs, MissingError, measure
+from tests.chaos.lab import FAULTS, Fault, MissingError
+from tests.chaos.measure import Labs, measure
 from tests.chaos.scenarios import GROUPS
 
 ROWS = 98

@@ -105,7 +105,7 @@ def half_written(lab: Lab) -> None:
         assert limited(lab)
 
 
-@fault(72, "a YAML alias bomb", tries=1)
+@fault(72, "a YAML alias bomb", slow=True, tries=1)
 def alias_bomb(lab: Lab) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
@@ -114,7 +114,7 @@ def alias_bomb(lab: Lab) -> None:
     refused_at_reload(lab, bomb)
 
 
-@fault(73, "a regular expression that backtracks", tries=1)
+@fault(73, "a regular expression that backtracks", slow=True, tries=1)
 def backtracking(lab: Lab) -> None:
     for bad in ("~(a+)+b", "~(a|aa)*b"):
         text = f"protect:\n  - match: {{agent: ['{bad}']}}\n"
@@ -129,7 +129,7 @@ def missing_secret(lab: Lab) -> None:
     assert line.endswith("upstreams.a.api_key: the environment variable A_KEY is not set")
 
 
-@fault(75, "the same key twice", tries=1)
+@fault(75, "the same key twice", slow=True, tries=1)
 def doubled_key(lab: Lab) -> None:
     text = "server:\n  port: 1\n  host: a\n  port: 2\n"
     (line,) = refused_at_start(lab, text)

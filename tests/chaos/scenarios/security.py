@@ -302,7 +302,7 @@ def forbidden(folder: Path) -> Lab:
     return ReceiverLab(folder, receivers, allow=("127.0.0.2/32",))
 
 
-@fault(84, "alert URLs that lead inside", tries=1, make=forbidden)
+@fault(84, "alert URLs that lead inside", slow=True, tries=1, make=forbidden)
 def inside_urls(lab: ReceiverLab) -> None:
     before = lab.server.connections
     lab.open_incident("loud")
@@ -360,7 +360,7 @@ def few_names(folder: Path) -> Lab:
     return Lab(folder, {"server": {"max_tracked_names": 20}, "limits": [limit]})
 
 
-@fault(88, "rotating agent names", tries=1, make=few_names)
+@fault(88, "rotating agent names", slow=True, tries=1, make=few_names)
 def rotating_names(lab: Lab) -> None:
     passed = 0
     for number in range(80):

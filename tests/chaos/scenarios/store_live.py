@@ -29,7 +29,7 @@ def own(**settings: object) -> object:
     return lambda folder: StoreLab(folder, settings)
 
 
-@fault(53, "store down at start", tries=2, make=own())
+@fault(53, "store down at start", slow=True, tries=2, make=own())
 def down_at_start(lab: StoreLab) -> None:
     lab.proxy.stop()
     lab.server.kill()
@@ -52,7 +52,7 @@ def killed_under_load(lab: StoreLab) -> None:
     lab.store_is(True)
 
 
-@fault(55, "DEBUG SLEEP", tries=2, make=own())
+@fault(55, "DEBUG SLEEP", slow=True, tries=2, make=own())
 def asleep(lab: StoreLab) -> None:
     sleeper = threading.Thread(target=lab.server.command, args=("DEBUG", "SLEEP", "2"))
     sleeper.start()
@@ -65,7 +65,7 @@ def asleep(lab: StoreLab) -> None:
     lab.store_is(True)
 
 
-@fault(56, "packets dropped (black hole)", tries=2, make=own())
+@fault(56, "packets dropped (black hole)", slow=True, tries=2, make=own())
 def black_hole(lab: StoreLab) -> None:
     lab.wire.fault.black_hole = True
     lab.store_is(False, 3)
@@ -114,7 +114,7 @@ def offset(server: Server) -> int:
     return int(line.partition(":")[2])
 
 
-@fault(57, "READONLY after a failover", tries=1, make=own())
+@fault(57, "READONLY after a failover", slow=True, tries=1, make=own())
 def read_only(lab: StoreLab) -> None:
     lab.calls(5)
     copy = copy_of(lab, synced=True)
@@ -139,7 +139,7 @@ def out_of_memory(lab: StoreLab) -> None:
     lab.server.command("CONFIG", "SET", "maxmemory", "0")
 
 
-@fault(58, "MISCONF: the store's disk is full", tries=1, make=own())
+@fault(58, "MISCONF: the store's disk is full", slow=True, tries=1, make=own())
 def disk_of_the_store(lab: StoreLab) -> None:
     lab.calls(3)
     (lab.server.folder / "dump.rdb").mkdir()
@@ -153,7 +153,7 @@ def disk_of_the_store(lab: StoreLab) -> None:
     lab.server.command("CONFIG", "SET", "stop-writes-on-bgsave-error", "no")
 
 
-@fault(59, "WRONGTYPE on one key", tries=1, make=own())
+@fault(59, "WRONGTYPE on one key", slow=True, tries=1, make=own())
 def wrong_type(lab: StoreLab) -> None:
     lab.calls(3)
     lab.recounted()
@@ -165,7 +165,7 @@ def wrong_type(lab: StoreLab) -> None:
     wait_for(lambda: told in lab.proxy.log.read_text().replace("_", " "), 10, "an alarm")
 
 
-@fault(60, "SCRIPT FLUSH in a loop", tries=3, make=own())
+@fault(60, "SCRIPT FLUSH in a loop", slow=True, tries=3, make=own())
 def scripts_flushed(lab: StoreLab) -> None:
     for _ in range(15):
         lab.server.command("SCRIPT", "FLUSH")
@@ -189,7 +189,7 @@ def scripts_forbidden(lab: StoreLab) -> None:
     assert "secret-of-store" not in text
 
 
-@fault(62, "failover while a block is set", tries=1, make=own())
+@fault(62, "failover while a block is set", slow=True, tries=1, make=own())
 def failover_mid_block(lab: StoreLab) -> None:
     lab.calls(5)
     copy = copy_of(lab, synced=False)
@@ -230,7 +230,7 @@ def with_clock(lab: StoreLab, name: str, clock: dict[str, str]) -> Proxy:
     return lab.further(name, environment=fixed | clock)
 
 
-@fault(64, "a replica's clock is 5 minutes off", tries=1, make=own())
+@fault(64, "a replica's clock is 5 minutes off", slow=True, tries=1, make=own())
 def clock_off(lab: StoreLab) -> None:
     for name, shift in (("ahead", "+300s"), ("behind", "-300s")):
         other = with_clock(lab, name, {"FAKETIME": shift})
@@ -240,7 +240,7 @@ def clock_off(lab: StoreLab) -> None:
             assert abs(record["ts"] - time.time()) < 30, f"{name}: the replica's own clock counts"
 
 
-@fault(65, "the wall clock is stepped", tries=1, make=own())
+@fault(65, "the wall clock is stepped", slow=True, tries=1, make=own())
 def clock_stepped(lab: StoreLab) -> None:
     file = lab.folder / f"clock-{time.monotonic_ns()}"
     file.write_text("+0")
@@ -256,7 +256,7 @@ def clock_stepped(lab: StoreLab) -> None:
         assert abs(record["ts"] - time.time()) < 60
 
 
-@fault(66, "FLUSHALL", tries=3, make=own())
+@fault(66, "FLUSHALL", slow=True, tries=3, make=own())
 def flushed(lab: StoreLab) -> None:
     lab.calls(5)
     lab.server.command("FLUSHALL")
@@ -283,6 +283,7 @@ LIMIT = 20
 @fault(
     68,
     "one replica partitioned",
+    slow=True,
     tries=1,
     make=own(
         limits=[
