@@ -25,12 +25,12 @@ from pydantic import (
 )
 
 from detection.settings import DetectionSettings, PolicySettings
-from detection.types import Mode
+from detection.types import ActionKind, Mode
 from proxy.admin.settings import AdminSettings
 from proxy.alerts.settings import AlertsSettings
-from proxy.config_faults import faults_of
+from proxy.config_faults import faults_of, mark_of, nearest
 from proxy.config_secrets import hide_secrets
-from proxy.config_yaml import Document, Fault, read
+from proxy.config_yaml import Document, Fault, dotted, read
 from proxy.http.settings import DEFAULT_UPSTREAMS, ServerSettings, UpstreamSettings, check_name
 from proxy.journal import JournalSettings
 from proxy.otel import OtelSettings
@@ -223,7 +223,23 @@ def _validated(document: Document) -> tuple[Settings | None, list[Fault]]:
         told = {(f.line, f.column) for f in faults} | {f.path for f in faults if f.path}
         more = faults_of(error, document, schema())
         faults += [f for f in more if not {(f.line, f.column), f.path} & told]
+    if settings is not None:
+        faults += _unknown_receivers(settings, document)
     return settings, sorted(faults, key=lambda f: (f.line, f.column))
+
+
+def _unknown_receivers(settings: Settings, document: Document) -> list[Fault]:
+    """Webhook steps of policies that name no webhook receiver."""
+    known = [one.name for one in settings.alerts.receivers if one.type == "webhook"]
+    found = []
+    for i, rule in enumerate(settings.policies.rules):
+        for j, step in enumerate(rule.ladder):
+            if step.action is ActionKind.WEBHOOK and step.webhook not in known:
+                path = ("policies", "rules", i, "ladder", j, "webhook")
+                line, column = mark_of(path, document)
+                what = "must name a receiver of type webhook" + nearest(step.webhook, known)
+                found.append(Fault(line, column, dotted(path), what))
+    return found
 
 
 def schema() -> dict[str, Any]:

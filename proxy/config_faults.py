@@ -27,7 +27,7 @@ def faults_of(error: ValidationError, document: Document, schema: Mapping[str, A
         if item["type"] == "too_short" and _has_deeper(item["loc"], items):
             continue
         path, missing = _place(item["loc"], document.data)
-        line, column = _mark(path, document)
+        line, column = mark_of(path, document)
         where = (*path, *missing)
         fault = Fault(line, column, dotted(where), _message(item, where, schema))
         found.setdefault((line, column, fault.path), fault)
@@ -73,7 +73,8 @@ def _has(here: Any, step: str | int) -> bool:
     return isinstance(here, dict) and step in here
 
 
-def _mark(path: Path, document: Document) -> tuple[int, int]:
+def mark_of(path: Path, document: Document) -> tuple[int, int]:
+    """Line and column of a path, or of what stands nearest above it."""
     for end in range(len(path), -1, -1):
         if path[:end] in document.marks:
             return document.marks[path[:end]]

@@ -11,19 +11,21 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
 
-from detection.types import Action, ActionKind, Score, Series, Verdict
+from detection.types import Action, ActionKind, Mode, Score, Series, Verdict
 from proxy.enforcement_alerts import MoneyAlerts
 from proxy.enforcement_audit import AuditTrail
 from proxy.enforcement_codec import from_json, to_json
 from proxy.enforcement_holds import Holds
 from proxy.enforcement_mirror import Mirror
 from proxy.gate import Gate
+from proxy.gate_rules import mildest
 from proxy.keys import KeyRecord, KeyRing
 from proxy.providers.base import Refusal
 from proxy.store.control_book import Record
@@ -167,8 +169,11 @@ class Enforcement:
     def put_in_force(self, actions: Sequence[Action]) -> list[Action]:
         """Policy's actions: in force here at once and everywhere within a second.
 
-        Returns those that protect lists and the blast radius let through.
+        Returns those that the file's mode, protect lists and the blast radius let
+        through, as they were taken.
         """
+        actions = [replace(a, mode=mildest(self.gate.mode, a.mode)) for a in actions]
+        actions = [a for a in actions if a.mode is not Mode.OBSERVE]
         known = [a for a in actions if a.kind not in (ActionKind.NOTIFY, ActionKind.WEBHOOK)]
         taken = self.gate.apply(known)
         for action in taken:

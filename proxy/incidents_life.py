@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from detection.types import Action, Dimension, Tier, Verdict
+from detection.types import Action, ActionKind, Dimension, Tier, Verdict
 from proxy.incidents_model import (
     MAX_ACTIONS,
     EventKind,
@@ -148,6 +148,8 @@ def on_action(current: Incident, action: Action, now: float) -> Step | None:
         "origin": action.origin,
         "actor": action.actor,
     }
+    if action.kind is ActionKind.WEBHOOK:
+        told["receiver"] = action.detail.get("receiver", "")
     after = replace(current, actions=(*current.actions, told)[-MAX_ACTIONS:])
     who = action.actor or action.rule or action.origin
     word = "" if action.mode == "enforce" else f" ({action.mode}: nothing is held back)"

@@ -73,8 +73,9 @@ class Attachment:
 class Message:
     """One thing to deliver. ``id`` stays the same over all tries.
 
-    ``kind`` is ``firing``, ``acknowledged``, ``resolved``, ``digest`` or
-    ``report``. ``lane`` names the thread that belongs together; messages of one
+    ``kind`` is ``firing``, ``acknowledged``, ``resolved``, ``digest``, ``report``
+    or ``action`` (a policy's webhook step; the title is the policy's name).
+    ``lane`` names the thread that belongs together; messages of one
     lane arrive in order. ``group`` is the notification log it stands in.
     ``page`` marks the one message of an incident that may wake a person.
     """

@@ -19,6 +19,7 @@ from typing import Protocol
 import structlog
 
 from detection.types import Tier
+from proxy.alerts.calls import calls_of
 from proxy.alerts.message import Message
 from proxy.alerts.net import Net
 from proxy.alerts.outbox import Outbox
@@ -102,6 +103,7 @@ class AlertService:
         self._told: dict[tuple[str, str], Told] = {}
         self._pages: dict[str, str] = {}
         self._waiting: dict[str, float] = {}
+        self._called: set[str] = set()
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
         self._deliver = asyncio.Event()
@@ -123,6 +125,7 @@ class AlertService:
             timeout_seconds=settings.outbox.timeout_seconds,
             answer_bytes=settings.outbox.answer_bytes,
             now=self._clock,
+            secrets=[secret for one in settings.receivers for secret in one.secrets()],
         )
         self.outbox.configure(receivers, self._net, settings.outbox)
 
@@ -270,6 +273,8 @@ class AlertService:
             for message in decision.messages:
                 await self.outbox.put(message)
             await self._remember(decision.log, decision.told, now)
+        for message in calls_of(world.incidents, self._called, self.settings.external_url, now):
+            await self.outbox.put(message)
         self._deliver.set()
         await self._schedules(now)
         return max(0.02, again - self._clock())
@@ -305,6 +310,8 @@ class AlertService:
 
     def _forget(self, now: float) -> None:
         """Drop what closed long ago, and logs that hold nothing any more."""
+        held = {done["id"] for one in self._known.values() for done in one.actions}
+        self._called &= held
         for name, incident in list(self._known.items()):
             old = not incident.active and (incident.closed_at or 0.0) < now - _LOOK_BACK_SECONDS
             if old and not any(name in one.told for one in self._logs.values()):

@@ -101,6 +101,7 @@ class Webhook:
             "type": f"incident.{message.kind}",
             "timestamp": iso(message.created_at),
             "title": title_line(message),
+            **({"policy": message.title} if message.kind == "action" else {}),
             **_incident(message.cards[0]),
         }
 
