@@ -310,8 +310,8 @@ class AlertService:
 
     def _forget(self, now: float) -> None:
         """Drop what closed long ago, and logs that hold nothing any more."""
-        held = {done["id"] for one in self._known.values() for done in one.actions}
-        self._called &= held
+        named = {done["id"] for one in self._known.values() for done in one.actions}
+        self._called &= named
         for name, incident in list(self._known.items()):
             old = not incident.active and (incident.closed_at or 0.0) < now - _LOOK_BACK_SECONDS
             if old and not any(name in one.told for one in self._logs.values()):
