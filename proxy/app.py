@@ -31,7 +31,6 @@ from proxy.config import Settings
 from proxy.dearest import DearestRates
 from proxy.enforcement import Enforcement
 from proxy.gate import Gate
-from proxy.history.baselines import take
 from proxy.http.deadlines import Deadlines
 from proxy.http.identity import NameCap
 from proxy.http.pool import Pools
@@ -42,7 +41,7 @@ from proxy.http.signing import Signer
 from proxy.incidents import BookRules, IncidentBook, fleet_spend
 from proxy.journal import Journal
 from proxy.judge import Judge
-from proxy.keeping import keep, restore
+from proxy.keeping import Memory
 from proxy.keys import KeyRing, derived, install_secret
 from proxy.ledger import Ledger, count_left_behind
 from proxy.meter import Meter
@@ -56,12 +55,12 @@ from proxy.reports import scheduled
 from proxy.states import state_checks, state_readings
 from proxy.store.store import Store
 from proxy.tls import Certificates
+from proxy.together import LOOK_SECONDS, SHARE_SECONDS, RepeatExchange, Sweeper
 from proxy.version import VERSION
 from proxy.welcome import data_url
 
 _log = structlog.get_logger("tokenweir")
 _KEEP_SECONDS = 60.0
-_SWEEP_SECONDS = 60.0
 _LOOK_SECONDS = 10.0
 _CLIMB_SECONDS = 1.0
 
@@ -157,8 +156,6 @@ class App:
             blast_radius=settings.blast_radius,
             link=self._link,
         )
-        engine = Engine(settings.detection)
-        restore(engine, self._engine_file)
         self.incidents = IncidentBook(
             store.documents,
             self.clock,
@@ -184,7 +181,7 @@ class App:
             index=self._index,
         )
         self.judge = Judge(
-            engine=engine,
+            engine=Engine(settings.detection),
             policy=Policy(settings.policies),
             enforcement=self.enforcement,
             incidents=self.incidents,
@@ -195,7 +192,15 @@ class App:
         self.enforcement.on_evidence(self.judge.evidence)
         self.incidents.on_dismissed(self.judge.dismissed)
         self.ledger.on_fleet(self.judge.fleet)
-        self._take_imported()
+        self.repeats = RepeatExchange(
+            self.judge,
+            store.controls,
+            replica=self.journal.replica,
+            replicas=store.replicas,
+            now=self.clock,
+        )
+        self.memory = Memory(lambda: self.engine, self.journal, settings.data_dir, self._index)
+        self.memory.recall()
 
     def _build_path(self, secret: bytes) -> None:
         settings, loop = self.settings, asyncio.get_running_loop()
@@ -268,11 +273,14 @@ class App:
         work = self.background
         work.run("incidents", self.incidents.run())
         work.run("loop-watch", self.runtime.watch_loop())
-        work.every("sweep", _SWEEP_SECONDS, self.judge.sweep)
+        sweeper = Sweeper(self.judge, self.store.documents.lease, self.clock.monotonic)
+        work.every("sweep", LOOK_SECONDS, sweeper.look)
+        work.every("repeats", SHARE_SECONDS, self.repeats.tell)
         work.every("climb", _CLIMB_SECONDS, self.judge.climb)
-        work.every("keep", _KEEP_SECONDS, self._keep)
-        work.every("imported", _LOOK_SECONDS, self._take_imported)
+        work.every("keep", _KEEP_SECONDS, self.memory.keep)
+        work.every("imported", _LOOK_SECONDS, self.memory.take_imported)
         work.every("aws-credentials", _KEEP_SECONDS, self.signer.refresh)
+        work.every("forgetting", _LOOK_SECONDS, self.memory.forget)
         work.every("certificates", _LOOK_SECONDS, self.certificates.refresh)
         if self._index == 0:
             journals = self.settings.data_dir / "journal"
@@ -288,13 +296,6 @@ class App:
                     stop=self._stop_watching,
                 ),
             )
-
-    async def _keep(self) -> None:
-        await keep(self.engine, self._engine_file)
-
-    def _take_imported(self) -> None:
-        if take(self.engine, self.settings.data_dir):
-            _log.info("imported_baselines_taken", series=self.engine.health()["series"])
 
     async def reload(self) -> None:
         """Read the file again, as a change of it would."""
@@ -347,7 +348,7 @@ class App:
         await self.data_server.drain(self.settings.server.drain_timeout_seconds)
         self.pools.close()
         await self.background.stop()
-        await self._keep()
+        await self.memory.keep()
         await self.alerts.stop()
         await self.enforcement.stop()
         if self._admin is not None:
@@ -380,10 +381,6 @@ class App:
     def sign_in_link(self) -> str:
         """A link that opens the dashboard once."""
         return self._admin.sign_in_link() if self._admin is not None else ""
-
-    @property
-    def _engine_file(self) -> Path:
-        return self.settings.data_dir / f"engine-{self._index}.json"
 
     def _link(self, verdict: str) -> str:
         base, incident = self._admin_url(), self.incidents.id_of(verdict)

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("proxy.commands.export:export", "Take observations out."),
     "simulate": ("proxy.commands.simulate:simulate", "A fire drill over your own traffic."),
     "tune": ("proxy.commands.tune:tune", "Propose limits and sensitivities from history."),
+    "forget": ("proxy.commands.forget:forget", "Erase a user, a project or a key everywhere."),
 }
 
 

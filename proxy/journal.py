@@ -93,7 +93,7 @@ class Journal:
         self._clock = clock
         self._monotonic = monotonic
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock_fd = _lock(directory)
+        self._lock_fd = lock(directory)
         self._fd = -1
         self._size = 0
         self._backlog: deque[bytes] = deque()
@@ -323,6 +323,12 @@ class Journal:
             total -= sizes[segment.first]
             del self._segments[0]
 
+    def close_segment(self) -> list[Path]:
+        """Begin a new segment; the files of the older ones, which are written no more."""
+        if not self._backlog and self._segments and self._segments[-1].first <= self.last:
+            self._rotate(self.last + 1)
+        return [segment.path for segment in self._segments[:-1]]
+
     def sync(self) -> None:
         """Force what was written to the disk; blocks, call it in a thread."""
         if self._unsynced and self._fd >= 0:
@@ -373,7 +379,8 @@ class Journal:
             self._lock_fd = -1
 
 
-def _lock(directory: Path) -> int:
+def lock(directory: Path) -> int:
+    """Keep every other writer out, until the descriptor is closed."""
     fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,21 +1,61 @@
 """What the engine has learned, kept over restarts.
 
-Owns: the file that the engine's state is written to and read from. Must never:
-stop a start because the file is broken; it is set aside and told.
+Owns: the file that the engine's state is written to and read from, and what comes
+into it or goes out of it from beside: imported baselines, names to be forgotten.
+Must never: stop a start because the file is broken; it is set aside and told.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import structlog
 
 from detection.engine import Engine
+from proxy.forgetting import attend
+from proxy.history.baselines import take
+from proxy.journal import Journal
 
 _log = structlog.get_logger("tokenweir.keeping")
+
+
+class Memory:
+    """What one worker's engine remembers, on disk and from beside.
+
+    ``engine`` gives the engine of the moment: a reload can put another in its place.
+    """
+
+    def __init__(
+        self, engine: Callable[[], Engine], journal: Journal, data_dir: Path, index: int
+    ) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._data_dir = data_dir
+        self._worker = str(index)
+        self._file = data_dir / f"engine-{index}.json"
+
+    def recall(self) -> None:
+        """Take what was kept at the last stop, and what was imported since."""
+        restore(self._engine(), self._file)
+        self.take_imported()
+
+    async def keep(self) -> None:
+        """Write it down."""
+        await keep(self._engine(), self._file)
+
+    def take_imported(self) -> None:
+        """Take baselines that an import has left."""
+        engine = self._engine()
+        if take(engine, self._data_dir):
+            _log.info("imported_baselines_taken", series=engine.health()["series"])
+
+    async def forget(self) -> None:
+        """Forget whom a person asked to be forgotten."""
+        await attend(self._data_dir, self._worker, self._engine(), self._journal)
 
 
 def restore(engine: Engine, path: Path) -> bool:

@@ -229,6 +229,19 @@ class Counters:
         found.sort(key=lambda row: -row[1])
         return found[:limit]
 
+    async def forget(self, series: Series) -> bool:
+        """Remove everything that is counted of one series; false where nothing was."""
+        prefix, name = self.prefix(self.shard_of(series)), series_id(series)
+        now = self._clock()
+        keys = []
+        for letter, seconds, chunk, keep in RESOLUTIONS:
+            span = seconds * chunk
+            chunks = range(int((now - keep) // span) - 1, int(now // span) + 2)
+            keys += [f"{prefix}c:{name}:{letter}{number}" for number in chunks]
+        removed = int(await self._link.command("UNLINK", *keys))
+        index = f"{prefix}i:{series.dimension}"
+        return bool(int(await self._link.command("ZREM", index, name + series.value)) + removed)
+
 
 def window_spans(now: float, seconds: float) -> tuple[list[list[Any]], float]:
     """Which buckets cover (now - seconds, now], fine ones up to a border, coarse after.
