@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 
 from proxy.alerts.outcome import Outcome, Reason, outcome_of_status
-from proxy.redact import escape_controls, redact_text
+from proxy.redact import MASK, escape_controls, redact_text
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -73,14 +73,12 @@ class Answer:
     body: bytes
     headers: Mapping[str, str]
     retry_after_seconds: float | None = None
-
-    def text(self) -> str:
-        """The start of the body, fit for a log line."""
-        return escape_controls(redact_text(self.body[:_DETAIL].decode("utf-8", "replace")))
+    #: The start of the body, fit for a log line.
+    said: str = ""
 
     def outcome(self) -> Outcome:
         """What the status means."""
-        return outcome_of_status(self.status, self.text(), self.retry_after_seconds)
+        return outcome_of_status(self.status, self.said, self.retry_after_seconds)
 
 
 class NetError(Exception):
@@ -100,6 +98,8 @@ class Net:
         Private networks in which receivers may be.
     now
         Callable giving epoch seconds, to read Retry-After dates.
+    secrets
+        What receivers are given and may say back; it is never passed on.
     """
 
     def __init__(
@@ -110,7 +110,9 @@ class Net:
         timeout_seconds: float = 10.0,
         answer_bytes: int = 65_536,
         now: Callable[[], float],
+        secrets: Iterable[str] = (),
     ) -> None:
+        self._secrets = tuple(sorted(set(secrets), key=len, reverse=True))
         self._allowed = tuple(ipaddress.ip_network(text) for text in allowed)
         self._follow = follow_redirects
         self.timeout_seconds = timeout_seconds
@@ -123,6 +125,12 @@ class Net:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def hide(self, text: str) -> str:
+        """A receiver's words without secrets, its own or anyone's, and as one short line."""
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return escape_controls(redact_text(text)[:_DETAIL])
 
     async def send(
         self, url: str, body: bytes, headers: Mapping[str, str], *, method: str = "POST"
@@ -143,11 +151,11 @@ class Net:
         raise NetError(Reason.REDIRECTED, "too many redirects")
 
     async def _once(
-        self, url: str, body: bytes, headers: Mapping[str, str], method: str
+        self, url: str, sent: bytes, headers: Mapping[str, str], method: str
     ) -> tuple[Answer, str | None]:
         session = self._open()
         async with session.request(
-            method, url, data=body, headers=headers, allow_redirects=False
+            method, url, data=sent, headers=headers, allow_redirects=False
         ) as response:
             held = bytearray()
             async for chunk in response.content.iter_chunked(8_192):
@@ -156,9 +164,9 @@ class Net:
                     response.close()
                     break
             wait = self._retry_after(response.headers.get("Retry-After"))
-            answer = Answer(
-                response.status, bytes(held[: self._answer_bytes]), dict(response.headers), wait
-            )
+            body = bytes(held[: self._answer_bytes])
+            said = self.hide(body.decode("utf-8", "replace"))
+            answer = Answer(response.status, body, dict(response.headers), wait, said)
             return answer, response.headers.get("Location")
 
     def _redirected(self, old: str, location: str) -> str:

@@ -11,6 +11,7 @@ past. Receivers of our own don't have that gap.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr
@@ -42,7 +43,11 @@ class AppriseAny:
         try:
             import apprise
         except ImportError:
-            return Outcome(Reason.UNSUPPORTED, "apprise needs the extra: install tokenweir[apprise]")
+            return Outcome(
+                Reason.UNSUPPORTED, "apprise needs the extra: install tokenweir[apprise]"
+            )
+        # What it logs is not ours to clean.
+        logging.getLogger("apprise").disabled = True
         service: Any = apprise.Apprise.instantiate(
             self._settings.url.get_secret_value(), suppress_exceptions=True
         )

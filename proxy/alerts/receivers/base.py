@@ -7,7 +7,8 @@ know any one of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
@@ -17,6 +18,11 @@ from proxy.alerts.message import Message
 from proxy.alerts.net import Answer, Net
 from proxy.alerts.outcome import Outcome
 
+#: Where a URL is cut: a secret is one of its parts.
+_URL_PARTS = re.compile(r"[/?&=:@#]+")
+#: Shorter parts are words of every day.
+_SHORT = 8
+
 
 class ReceiverSettings(BaseModel):
     """What all receivers have."""
@@ -25,6 +31,16 @@ class ReceiverSettings(BaseModel):
 
     name: str = Field(min_length=1, max_length=64, description="How routes name it.")
     send_resolved: bool = Field(True, description="Whether it is told when an incident is over.")
+
+    def secrets(self) -> Iterator[str]:
+        """What must never be said: secret values, and the parts of secret URLs."""
+        for value in dict(self).values():
+            many = value.values() if isinstance(value, dict) else (value,)
+            for one in many:
+                if not isinstance(one, SecretStr):
+                    continue
+                held = one.get_secret_value()
+                yield from (part for part in (held, *_URL_PARTS.split(held)) if len(part) >= _SHORT)
 
     @property
     def pages(self) -> bool:

@@ -49,7 +49,7 @@ class Discord:
             wait = float(json.loads(answer.body)["retry_after"])
         except (ValueError, KeyError, TypeError):
             pass
-        return outcome_of_status(429, answer.text(), wait)
+        return outcome_of_status(429, answer.said, wait)
 
     def payload(self, message: Message) -> dict[str, Any]:
         """At most four embeds, so that the sum stays under 6,000 characters."""

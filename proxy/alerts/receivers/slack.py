@@ -91,7 +91,7 @@ class Slack:
             reason = Reason.AUTHENTICATION
         else:
             reason = Reason.CLIENT_ERROR
-        return Outcome(reason, text.clean(error, 80), answer.retry_after_seconds)
+        return Outcome(reason, net.hide(error), answer.retry_after_seconds)
 
     def payload(self, message: Message) -> dict[str, Any]:
         """The blocks, within Slack's limits."""
