@@ -17,7 +17,7 @@ from proxy.gate_decision import Decision
 from proxy.http.ports import Finished
 from proxy.metrics import RuntimeMetrics
 from proxy.pricing import Pricer
-from proxy.providers import estimate_usage, rate_limits
+from proxy.providers import estimate_usage, rate_limits, retry_after
 
 _log = structlog.get_logger("tokenweir.meter")
 _REFUSED = frozenset(("throttle", "block", "unavailable", "forbidden"))
@@ -75,7 +75,8 @@ class Meter:
             return None
         decision = call.decision
         if decision is not None:
-            self._runtime.decisions[decision.kind] += 1
+            would = getattr(decision, "would", None)
+            self._runtime.decisions[f"would_{would}" if would else decision.kind] += 1
             self._guarded("gate", self._gate.settle, decision, observation)
         self._guarded("ledger", self._ledger.record, observation)
         if call.usage is not None or call.status >= 500:
@@ -94,15 +95,15 @@ class Meter:
         usage = call.usage
         cost: int | None = None
         if usage is not None and ctx.metered and _billable(call, usage):
-            if usage.input_tokens is None and usage.output_tokens is None:
-                usage = estimate_usage(usage, ctx.facts)
+            usage = estimate_usage(usage, ctx.facts)
             price = self._pricer.price(
                 ctx.provider,
-                usage.model_served or call.model_sent or ctx.model,
+                call.model_sent or ctx.model,
                 usage,
                 upstream_url=call.base_url,
                 at=now,
                 project=ctx.project,
+                upstream=ctx.upstream,
             )
             cost = price.cost_nano_usd
             if price.unpriced:
@@ -149,11 +150,16 @@ class Meter:
         )
 
     def _note_rate_limits(self, call: Finished) -> None:
-        for limit in rate_limits(call.ctx.provider, call.answer_headers, self._now()):
-            if limit.remaining is not None:
-                self._runtime.ratelimit_remaining(
-                    call.ctx.provider, call.ctx.key or "", limit.name, limit.remaining
-                )
+        provider, key, now = call.ctx.provider, call.ctx.key or "", self._now()
+        for limit in rate_limits(provider, call.answer_headers, now):
+            reset = limit.reset_seconds
+            at = None if reset is None else now + reset
+            self._runtime.ratelimit(provider, key, limit.name, limit.remaining, at)
+        wait = retry_after(call.answer_headers, now)
+        if wait is None and call.usage is not None:
+            wait = call.usage.retry_after_seconds  # some say it in the body alone
+        if wait:
+            self._runtime.told_to_wait(provider, key, now + wait)
 
     def _guarded(self, part: str, function: Callable[..., object], *values: object) -> None:
         """A part of ours that fails must not fail the call."""

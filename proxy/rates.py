@@ -45,7 +45,7 @@ _HUGGING_FACE = re.compile(r"^https://router\.huggingface\.co/([a-z0-9-]+)")
 
 
 class Rates(NamedTuple):
-    """Femto-USD per token, per search, per second and per call."""
+    """Femto-USD per token, per search, per second, per page, per character and per call."""
 
     input: int
     output: int
@@ -60,6 +60,9 @@ class Rates(NamedTuple):
     web_search: int = 0
     audio_second: int = 0
     request: int = 0
+    audio_cache_read: int = 0
+    page: int = 0
+    character: int = 0
 
     @property
     def dearness(self) -> int:
@@ -84,12 +87,14 @@ class Tariff(NamedTuple):
             if given > threshold:
                 rates = dearer
         left = given
+        told = usage.extra
         read = min(usage.cached_input_tokens or 0, left)
         left -= read
+        heard = min(told.get("cached_audio_tokens") or 0, read) if told else 0
         written = min(usage.cache_write_tokens or 0, left)
         left -= written
         hour = min(usage.cache_write_1h_tokens or 0, written)
-        audio = min(usage.audio_input_tokens or 0, left)
+        audio = min(max(0, (usage.audio_input_tokens or 0) - heard), left)
         left -= audio
         image = min(usage.image_input_tokens or 0, left)
         left -= image
@@ -102,7 +107,8 @@ class Tariff(NamedTuple):
         made -= thought
         total = (
             left * rates.input
-            + read * rates.cache_read
+            + (read - heard) * rates.cache_read
+            + heard * rates.audio_cache_read
             + (written - hour) * rates.cache_write
             + hour * rates.cache_write_1h
             + audio * rates.audio_input
@@ -115,9 +121,12 @@ class Tariff(NamedTuple):
             + rates.request
         )
         if rates.audio_second:
-            seconds = usage.extra.get("seconds")
+            seconds = told.get("seconds")
             if isinstance(seconds, int | float) and seconds > 0:
                 total += int(Decimal(str(seconds)) * rates.audio_second)
+        if rates.page or rates.character:
+            total += (told.get("pages") or 0) * rates.page
+            total += (told.get("characters") or 0) * rates.character
         return -(-total // _FEMTO_PER_NANO)
 
 
@@ -135,11 +144,12 @@ def rates_from(prices: Mapping[str, Any]) -> Rates:
     given = rate("input_mtok", _MTOK, 0)
     made = rate("output_mtok", _MTOK, 0)
     written = rate("cache_write_5m_mtok", _MTOK, rate("cache_write_mtok", _MTOK, given))
+    read = rate("cache_read_mtok", _MTOK, given)
     second = rate("input_audio_hours", _HOUR, rate("audio_hours", _HOUR, 0))
     return Rates(
         input=given,
         output=made,
-        cache_read=rate("cache_read_mtok", _MTOK, given),
+        cache_read=read,
         cache_write=written,
         cache_write_1h=rate("cache_write_1h_mtok", _MTOK, written),
         audio_input=rate("input_audio_mtok", _MTOK, given),
@@ -150,6 +160,9 @@ def rates_from(prices: Mapping[str, Any]) -> Rates:
         web_search=rate("web_searches_kcount", _KCOUNT, 0),
         audio_second=second,
         request=rate("requests_kcount", _KCOUNT, 0),
+        audio_cache_read=rate("cache_audio_read_mtok", _MTOK, read),
+        page=rate("input_document_kpages", _KCOUNT, 0),
+        character=rate("input_mchars", _MTOK, 0),
     )
 
 

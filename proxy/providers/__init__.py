@@ -9,6 +9,7 @@ folder of fixtures under ``tests/wire/fixtures``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -59,6 +60,8 @@ FAMILIES: dict[str, Family] = {
     )
 }
 _DEFAULT = openai.FAMILY
+#: Names of upstreams' formats that are another family's.
+_SPOKEN = {"vertex": gemini.FAMILY.wire}
 
 __all__ = [
     "FAMILIES",
@@ -98,7 +101,14 @@ def recognise(
     An unknown path gives the name ``unknown``, which is still metered: if its
     answer carries a usage object, it counts.
     """
-    return _recognise(provider, wire, method, path, "alt=sse" in query)
+    found = _recognise(provider, wire, method, path, "alt=sse" in query)
+    if query and found.name == "realtime_ws" and found.model is None:
+        # A session has no request body: its model stands in the query.
+        for member in query.split("&"):
+            name, _, value = member.partition("=")
+            if name in ("model", "deployment") and value:
+                return replace(found, model=unquote(value)[:256])
+    return found
 
 
 @lru_cache(maxsize=4096)
@@ -129,7 +139,7 @@ def _recognise(provider: str, wire: str, method: str, path: str, sse: bool) -> E
 
 
 def _family(wire: str) -> Family:
-    return FAMILIES.get(wire, _DEFAULT)
+    return FAMILIES.get(_SPOKEN.get(wire, wire), _DEFAULT)
 
 
 def read_request(endpoint: Endpoint, body: bytes, content_type: str, key: bytes) -> RequestFacts:

@@ -61,6 +61,8 @@ class RequestFacts:
     metadata: Mapping[str, str] = field(default_factory=dict)
     include_usage: bool | None = None
     service_tier: str | None = None
+    #: Of a text that is to be spoken: some voices are billed by the character.
+    characters: int | None = None
 
 
 NO_FACTS = RequestFacts()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.providers.reading import count
+from proxy.providers.reading import count, part
 
 _CACHED = (
     "prompt_cache_hit_tokens",
@@ -51,6 +51,9 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
         )
         found["audio_input_tokens"] = count(before.get("audio_tokens"))
         found["image_input_tokens"] = count(before.get("image_tokens"))
+        if "cached_tokens_details" in before:
+            details = part(before, "cached_tokens_details")
+            found["cached_audio_tokens"] = count(details.get("audio_tokens"))
     if isinstance(after, dict):
         reasoning = count(after.get("reasoning_tokens"))
         found["audio_output_tokens"] = count(after.get("audio_tokens"))
@@ -69,6 +72,12 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
     if reasoning and given is not None and made is not None and given + made + reasoning == total:
         # xAI and some hosts count reasoning beside the completion, not in it.
         made += reasoning
+    if "server_tool_use" in native or "num_search_queries" in native:
+        # OpenRouter, and Perplexity.
+        searches = count(part(native, "server_tool_use").get("web_search_requests"))
+        if searches is None:
+            searches = count(taken("num_search_queries"))
+        found["web_searches"] = searches
     found["input_tokens"] = given
     found["output_tokens"] = made
     found["cached_input_tokens"] = cached

@@ -17,6 +17,12 @@ from proxy.providers.base import Endpoint
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
 _SPACE = b" \t\r\n"
+_FORM_FIELD = re.compile(
+    rb'content-disposition:[^\r\n]*\bname="?(model|user|stream|stream_format)"?[ \t]*(?:;[^\r\n]*)?'
+    rb"\r?\n(?:[^\r\n]+\r?\n)*\r?\n([^\r\n]{0,256})\r?\n",
+    re.IGNORECASE,
+)
+_FORM_END_BYTES = 65_536
 _SLASH = re.compile("/")
 #: No usage chunk is larger; a larger event passes as it comes.
 _MAX_EVENT_BYTES = 65_536
@@ -86,9 +92,32 @@ def replace_model(endpoint: Endpoint, path: str, body: bytes, model: str) -> tup
             pieces += [body[last : member.start], new]
             last = member.end
     if not pieces:
-        return path, body
+        return path, _with_form_model(body, model)
     pieces.append(body[last:])
     return path, b"".join(pieces)
+
+
+def _with_form_model(body: bytes, model: str) -> bytes:
+    """A form's ``model`` field replaced; anything that is no form stays as it is."""
+    if not body.startswith(b"--"):
+        return body
+    for start, name, value in form_fields(body):
+        if name == b"model":
+            return body[:start] + model.encode() + body[start + len(value) :]
+    return body
+
+
+def form_fields(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """The short fields of a form: where the value stands, the name (lower case), the value.
+
+    Files stand in the middle, and may be large: only both ends are looked at.
+    """
+    ends = [(0, len(body))]
+    if len(body) > 2 * _FORM_END_BYTES:
+        ends = [(0, _FORM_END_BYTES), (len(body) - _FORM_END_BYTES, len(body))]
+    for start, end in ends:
+        for match in _FORM_FIELD.finditer(body, start, end):
+            yield match.start(2), match[1].lower(), match[2]
 
 
 def _model_span(path: str, model: str) -> tuple[int, int] | None:

@@ -33,6 +33,8 @@ def read_error(doc: Any, status: int) -> CallError | None:
     errors = doc.get("errors")
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
         return _error_object(errors[0], {})
+    if isinstance(errors, list) and errors and isinstance(errors[0], str):
+        return CallError(message=_message(errors[0]))
     if status < 400 and not (doc.get("object") == "error" or doc.get("type") == "error"):
         return None
     if status < 400 and "message" not in doc:

@@ -15,6 +15,8 @@ from proxy.providers.base import RequestFacts
 _BYTES_PER_TOKEN = 4
 #: No model reads more; a larger body holds files, whose bytes are not text.
 _MAX_INPUT_TOKENS = 1_000_000
+#: Units other than tokens, told exactly: nothing is to be estimated.
+_BILLED_OTHERWISE = frozenset(("seconds", "pages"))
 
 _FINISH = {
     "stop": "stop",
@@ -78,6 +80,8 @@ def estimate_usage(usage: Usage, facts: RequestFacts) -> Usage:
     ended early never told its output: then what was seen of it counts. ``source``
     becomes ``estimated`` as soon as one count is.
     """
+    if not _BILLED_OTHERWISE.isdisjoint(usage.extra):
+        return usage
     seen = -(-usage.output_bytes // _BYTES_PER_TOKEN)
     given, made = usage.input_tokens, usage.output_tokens
     if usage.source == "unknown":
@@ -85,8 +89,14 @@ def estimate_usage(usage: Usage, facts: RequestFacts) -> Usage:
             return usage
         given = min(facts.body_bytes // _BYTES_PER_TOKEN, _MAX_INPUT_TOKENS)
         made = seen
-    elif usage.complete is False and seen > (made or 0):
+    elif usage.complete is False and seen > 2 * (made or 0):
+        # Not merely denser text than thought: the count is the one that the stream began with.
         made = seen
+    elif given is None and usage.total_tokens is None:
+        given = min(facts.body_bytes // _BYTES_PER_TOKEN, _MAX_INPUT_TOKENS)
     else:
         return usage
-    return replace(usage, source="estimated", input_tokens=given, output_tokens=made)
+    extra = usage.extra
+    if facts.characters is not None:
+        extra = {**extra, "characters": facts.characters}
+    return replace(usage, source="estimated", input_tokens=given, output_tokens=made, extra=extra)

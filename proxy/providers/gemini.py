@@ -63,6 +63,7 @@ def metadata_counts(native: dict[str, Any]) -> dict[str, Any]:
         "cached_input_tokens": count(member(native, "cachedContentTokenCount")),
         "reasoning_tokens": thoughts,
         "audio_input_tokens": _of_modality(before, "AUDIO"),
+        "cached_audio_tokens": _of_modality(member(native, "cacheTokensDetails"), "AUDIO"),
         "image_input_tokens": _of_modality(before, "IMAGE"),
         "audio_output_tokens": _of_modality(after, "AUDIO"),
         "image_output_tokens": _of_modality(after, "IMAGE"),

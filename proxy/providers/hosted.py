@@ -1,7 +1,8 @@
 """Hosts with an API of their own that is not worth a family each.
 
 Owns: Cloudflare Workers AI, IBM watsonx.ai text generation, Replicate, Hugging
-Face's task endpoints, Aleph Alpha. Must never: await or raise.
+Face's task endpoints and its inference server, llama.cpp's own completions, Aleph
+Alpha. Must never: await or raise.
 """
 
 from __future__ import annotations
@@ -80,6 +81,59 @@ class WatsonxReader(Reader):
                 self.add_finish(number, reason)
 
 
+class GenerationReader(Reader):
+    """What inference servers speak beside OpenAI's formats: Hugging Face's TGI
+    (https://huggingface.github.io/text-generation-inference), whose counts stand in
+    ``details``, and llama.cpp's ``/completion`` (its tools/server/README.md)."""
+
+    def counts(self, native: dict[str, Any]) -> dict[str, Any]:
+        if "tokens_evaluated" in native:
+            return {
+                "input_tokens": count(native["tokens_evaluated"]),
+                "output_tokens": count(native.get("tokens_predicted")),
+                "cached_input_tokens": count(native.get("cache_n")),
+            }
+        given = count(native.get("input_length"))
+        if given is None and (prefill := items(native, "prefill")):
+            given = len(prefill)
+        return {"input_tokens": given, "output_tokens": count(native.get("generated_tokens"))}
+
+    def document(self, doc: Any) -> None:
+        if self.status >= 400:
+            self.fail(doc)
+            return
+        for one in doc if isinstance(doc, list) else (doc,):
+            if isinstance(one, dict):
+                self._generation(one)
+
+    def event(self, name: bytes, doc: Any) -> bytes | None:
+        if isinstance(doc, dict) and (name == b"error" or doc.get("error")):
+            self.fail(doc if "error" in doc else {"error": doc})
+        elif isinstance(doc, dict):
+            self.text_bytes += len(text(part(doc, "token").get("text"), 1 << 20) or "")
+            self._generation(doc)
+        return None
+
+    def _generation(self, doc: dict[str, Any]) -> None:
+        self.model = text(doc.get("model")) or self.model
+        self.text_bytes += len(text(doc.get("content"), 1 << 24) or "")
+        details = part(doc, "details")
+        if details:
+            kept = ("generated_tokens", "input_length", "prefill")
+            self.native = {name: details[name] for name in kept if name in details}
+            self.add_finish(0, details.get("finish_reason"))
+            self.ended = True
+        if doc.get("tokens_evaluated") is not None:
+            self.native = {
+                "tokens_evaluated": doc["tokens_evaluated"],
+                "tokens_predicted": doc.get("tokens_predicted"),
+                "cache_n": part(doc, "timings").get("cache_n"),
+            }
+        if doc.get("stop") is True:
+            self.ended = True
+            self.add_finish(0, doc.get("stop_type"))
+
+
 class TaskReader(Reader):
     """Answers that tell neither tokens nor reasons: errors are all there is to read."""
 
@@ -103,6 +157,8 @@ def _reader(endpoint: Endpoint, facts: RequestFacts) -> Reader:
         return WorkersReader(judged=False)
     if endpoint.name == "watsonx_generation":
         return WatsonxReader()
+    if endpoint.name in ("completion", "generate", "hf_inference"):
+        return GenerationReader()
     return TaskReader()
 
 
@@ -121,6 +177,8 @@ FAMILY = Family(
         _rule(r"(?:/hf-inference/models/(?P<model>.+))?/pipeline/", "hf_pipeline", "huggingface"),
         _rule(r"^(?:/hf-inference)?/models/(?P<model>[^/]+/[^/]+)$", "hf_inference", "huggingface"),
         _rule(r"/complete$", "complete", "aleph_alpha"),
+        _rule(r"^/generate(?:_stream)?$", "generate"),
+        _rule(r"^/(?:completion|infill)$", "completion"),
     ),
     reader=_reader,
     refusal=openai_refusal,

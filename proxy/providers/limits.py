@@ -3,9 +3,11 @@
 Owns: retry-after and rate-limit fields in every format that vendors use. Must
 never: raise on a value that it can't read.
 
-Formats: Go durations (OpenAI, Groq: ``1h7m0.764s``, ``22ms``), RFC 3339 (Anthropic),
-seconds (xAI, Mistral, Cerebras), epoch seconds or milliseconds (OpenRouter), HTTP
-dates (``Retry-After``), -1 for "no limit" (Azure).
+Fields: ``x-ratelimit-*``, ``anthropic-ratelimit-*``, ``ratelimitbysize-*`` (Mistral), and
+the IETF draft's one ``ratelimit`` field (Hugging Face). Formats: Go durations (OpenAI,
+Groq: ``1h7m0.764s``, ``22ms``), RFC 3339 (Anthropic), seconds (xAI, Mistral, Cerebras),
+epoch seconds or milliseconds (OpenRouter), HTTP dates (``Retry-After``), -1 for "no
+limit" (Azure).
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ _DURATION = re.compile(
     r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?"
 )
 _NAMES = re.compile(
-    r"^(?:anthropic-|x-)?ratelimit(?:-(limit|remaining|reset))?"
+    r"^(?:anthropic-|x-)?ratelimit(?:bysize)?(?:-(limit|remaining|reset))?"
     r"(?:-(requests|tokens|input-tokens|output-tokens|[a-z0-9-]+?))?(?:-(limit|remaining|reset))?$"
 )
+#: IETF draft: ``"default";r=50;t=30`` or ``limit=100, remaining=50, reset=30``.
+_DRAFT = re.compile(r'"([^"]{1,40})"|\b(r|t|q|limit|remaining|reset)=(\d{1,15})')
+_DRAFT_WORDS = {"r": "remaining", "t": "reset", "q": "limit"}
 _EPOCH_FROM = 1_000_000_000
 _EPOCH_MS_FROM = 100_000_000_000
 
@@ -47,6 +52,9 @@ def rate_limits(provider: str, headers: Mapping[str, str], now: float) -> list[R
     for field, value in headers.items():
         if "ratelimit" not in field:
             continue
+        if field == "ratelimit":
+            _read_draft(value, _bare_name(provider), found)
+            continue
         match = _NAMES.match(field)
         if match is None:
             continue
@@ -62,6 +70,15 @@ def rate_limits(provider: str, headers: Mapping[str, str], now: float) -> list[R
         RateLimit(name, v.get("limit"), v.get("remaining"), v.get("reset"))
         for name, v in found.items()
     ]
+
+
+def _read_draft(value: str, bare: str, found: dict[str, dict[str, float]]) -> None:
+    name = bare
+    for quoted, word, number in _DRAFT.findall(value[:1024]):
+        if quoted:
+            name = quoted.replace("-", "_")
+        else:
+            found.setdefault(name, {})[_DRAFT_WORDS.get(word, word)] = float(number)
 
 
 def _bare_name(provider: str) -> str:

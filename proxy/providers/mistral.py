@@ -12,7 +12,7 @@ from typing import Any
 from proxy.providers.base import Endpoint, RequestFacts
 from proxy.providers.family import Family, Rule
 from proxy.providers.openai import CompatibleReader
-from proxy.providers.reading import Reader, items, part, text
+from proxy.providers.reading import Reader, count, items, part, text
 from proxy.providers.refusals import mistral_refusal, mistral_stream_error
 from proxy.providers.turns import chat_facts, chat_turn
 
@@ -34,6 +34,9 @@ class MistralReader(CompatibleReader):
 
     def document(self, doc: Any) -> None:
         super().document(doc)
+        pages = count(part(doc, "usage_info").get("pages_processed"))
+        if pages is not None:
+            self.extra["pages"] = pages
         for entry in items(doc, "outputs"):
             self._entry(entry)
 

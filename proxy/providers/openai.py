@@ -62,6 +62,9 @@ class CompatibleReader(Reader):
         if not isinstance(doc, dict):
             return
         self._common(doc)
+        if "duration" in doc and "text" in doc and self.native is None:
+            # Transcriptions are billed by the second, where no tokens are told.
+            self.extra["seconds"] = _seconds(doc["duration"])
         if self.error is None and (self.status >= 400 or "choices" not in doc):
             self.fail(doc)
         for number, choice in enumerate(items(doc, "choices")):
@@ -176,6 +179,10 @@ class CompatibleReader(Reader):
         """``[DONE]`` alone proves nothing: it also follows an answer that was cut."""
 
 
+def _seconds(value: Any) -> float | None:
+    return float(value) if type(value) in (int, float) and 0 <= value < 1e7 else None
+
+
 #: Unmetered answers that tell the usage of an earlier call.
 _CARRY_USAGE = frozenset(("chat_completions_item", "batches", "unknown"))
 #: Endpoints whose streams end with a finish reason.
@@ -211,6 +218,16 @@ FAMILY = Family(
         _rule(r"/vector_stores(?:/|$)", "vector_stores", metered=False),
         _rule(r"/containers(?:/|$)", "containers", metered=False),
         _rule(r"/traces/ingest$", "traces", metered=False),
+        # Vertex serves other makers' models in their own, compatible formats.
+        Rule(
+            re.compile(r"/publishers/[^/]+/models/(?P<model>[^/:]+):rawPredict$"),
+            "chat_completions",
+        ),
+        Rule(
+            re.compile(r"/publishers/[^/]+/models/(?P<model>[^/:]+):streamRawPredict$"),
+            "chat_completions",
+            streams=True,
+        ),
         Rule(re.compile(r"/openai$"), "chat_completions", providers=frozenset(("pollinations",))),
         Rule(re.compile(r"/chat$"), "chat_completions", providers=frozenset(("writer", "watsonx"))),
         _rule(r"/chat/completions$", "chat_completions", "POST"),

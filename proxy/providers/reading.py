@@ -142,6 +142,8 @@ class Reader:
         if self.native is not None:
             found = self.counts(self.native)
             self.extra["native_usage"] = self.native
+            if found.get("cached_audio_tokens"):
+                self.extra["cached_audio_tokens"] = found["cached_audio_tokens"]
         if (
             found.get("input_tokens") is not None
             or found.get("output_tokens") is not None

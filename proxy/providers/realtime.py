@@ -26,6 +26,7 @@ _SUMMED = (
     "input_tokens",
     "output_tokens",
     "cached_input_tokens",
+    "cached_audio_tokens",
     "cache_write_tokens",
     "reasoning_tokens",
     "audio_input_tokens",
@@ -88,6 +89,8 @@ class Session:
             extra["transcription_usage"] = self._transcriptions
         if self._native is not None:
             extra["native_usage"] = self._native
+        if self._sums.get("cached_audio_tokens"):
+            extra["cached_audio_tokens"] = self._sums["cached_audio_tokens"]
         return Usage(
             source="reported" if self._sums else "unknown",
             model_served=self._model,
@@ -99,7 +102,7 @@ class Session:
             output_bytes=self._text_bytes,
             complete=self._complete,
             extra=extra,
-            **{name: self._sums.get(name) for name in _SUMMED},
+            **{name: self._sums.get(name) for name in _SUMMED if name != "cached_audio_tokens"},
         )
 
     def _sent(self, message: bytes) -> None:

@@ -6,21 +6,15 @@ Must never: keep the prompt, or take longer than one pass over the body.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import orjson
 
 from proxy.providers.base import NO_FACTS, Endpoint, RequestFacts
-from proxy.providers.edit import members
+from proxy.providers.edit import form_fields, members
 from proxy.providers.family import Family
 from proxy.providers.turns import fingerprint
 
-_FORM_FIELD = re.compile(
-    rb'content-disposition:[^\r\n]*\bname="?(model|user|stream|stream_format)"?[ \t]*(?:;[^\r\n]*)?'
-    rb"\r?\n(?:[^\r\n]+\r?\n)*\r?\n([^\r\n]{0,256})\r?\n",
-    re.IGNORECASE,
-)
 _SALVAGED = frozenset(
     (
         b"model",
@@ -60,6 +54,8 @@ def read_facts(
     turn = family.turn(doc) if whole else None
     if endpoint.name not in _ASKABLE or endpoint.provider in _UNASKED:
         found["include_usage"] = None
+    if endpoint.name == "audio_speech" and isinstance(spoken := doc.get("input"), str):
+        found["characters"] = len(spoken)
     model = doc.get("model", doc.get("modelId"))
     if endpoint.wire == "gemini" and endpoint.model is not None:
         model = endpoint.model
@@ -76,8 +72,7 @@ def read_facts(
 def _form_facts(body: bytes, endpoint: Endpoint) -> RequestFacts:
     """The short fields of a form: audio and images are uploaded as one."""
     fields = {
-        match[1].decode().lower(): match[2].decode("utf-8", "replace")
-        for match in _FORM_FIELD.finditer(body)
+        name.decode(): value.decode("utf-8", "replace") for _, name, value in form_fields(body)
     }
     return RequestFacts(
         model=fields.get("model") or endpoint.model,

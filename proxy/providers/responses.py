@@ -62,7 +62,7 @@ class ResponsesReader(Reader):
 
     def counts(self, native: dict[str, Any]) -> dict[str, Any]:
         found = compatible_counts(native)
-        found["web_searches"] = self._searches or None
+        found["web_searches"] = found.get("web_searches") or self._searches or None
         return found
 
     def document(self, doc: Any) -> None:

@@ -53,6 +53,19 @@ def test_duplicate_models_are_all_replaced_and_nested_ones_none() -> None:
     assert changed == b'{ "model" : "b",\n"tools":[{"model":"a"}], "m\\"odel":"a", "model":"b" }'
 
 
+def test_a_forms_model_is_replaced_before_and_after_a_large_file() -> None:
+    field = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%s\r\n'
+    file = (
+        b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.mp3"\r\n'
+        b"content-type: audio/mpeg\r\n\r\n" + b"\xff\xfb" * 200_000 + b"\r\n"
+    )
+    for make in (lambda m: field % m + file, lambda m: file + field % m):
+        body = make(b"gpt-4o-transcribe") + b"--b--\r\n"
+        _, changed = replace_model(CHAT, "/x", body, "whisper-1")
+        assert changed == make(b"whisper-1") + b"--b--\r\n"
+    assert replace_model(CHAT, "/x", b"--no form", "m")[1] == b"--no form"
+
+
 @pytest.mark.parametrize(
     ("provider", "path", "model", "expected"),
     [

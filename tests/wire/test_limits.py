@@ -104,6 +104,28 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
             {"x-ratelimit-limit-tokens-minute": "500000"},
             [RateLimit("tokens_minute", 500000, None, None)],
         ),
+        (
+            "huggingface",
+            {
+                "ratelimit": '"api";r=989;t=188, "pages";r=4;t=12',
+                "ratelimit-policy": '"fixed window";"api";q=1000;w=300',
+            },
+            [RateLimit("api", None, 989, 188), RateLimit("pages", None, 4, 12)],
+        ),
+        (
+            "someone",
+            {"ratelimit": "limit=100, remaining=50, reset=5"},
+            [RateLimit("requests", 100, 50, 5)],
+        ),
+        (
+            "mistral",
+            {
+                "ratelimitbysize-limit": "500000",
+                "ratelimitbysize-remaining": "499000",
+                "ratelimitbysize-reset": "34",
+            },
+            [RateLimit("tokens", 500000, 499000, 34)],
+        ),
         ("openai", {"x-ratelimit-remaining-requests": "many"}, []),
         ("openai", {}, []),
     ],
@@ -119,6 +141,7 @@ def test_any_value(value: str) -> None:
         "retry-after-ms": value,
         "x-ratelimit-reset-requests": value,
         "x-ratelimit-limit-tokens": value,
+        "ratelimit": value,
     }
     for limit in rate_limits("x", headers, NOW):
         assert all(number is None or number >= 0 for number in limit[1:])

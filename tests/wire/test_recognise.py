@@ -60,6 +60,16 @@ def test_hosts(host: str, provider: str) -> None:
             True,
         ),
         ("mistral", "POST", "/v1/fim/completions", "mistral", "fim_completions", True),
+        (
+            "vertex",
+            "POST",
+            "/v1/projects/p/locations/l/publishers/mistralai/models/m:rawPredict",
+            "openai",
+            "chat_completions",
+            True,
+        ),
+        ("huggingface", "POST", "/generate_stream", "hosted", "generate", True),
+        ("llamacpp", "POST", "/completion", "hosted", "completion", True),
         ("cohere", "POST", "/v1/chat", "cohere", "cohere_chat_v1", True),
         ("writer", "POST", "/v1/chat", "openai", "chat_completions", True),
         ("openai", "POST", "/v1/chat", "", "unknown", True),
@@ -74,6 +84,19 @@ def test_paths(provider: str, method: str, path: str, wire: str, name: str, mete
 
 def test_an_unknown_path_keeps_the_upstreams_wire() -> None:
     assert recognise("x", "anthropic", "POST", "/tomorrow", "", {}).wire == "anthropic"
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "model"),
+    [
+        ("/v1/realtime", "model=gpt-realtime", "gpt-realtime"),
+        ("/openai/realtime", "api-version=1&deployment=my%20voice", "my voice"),
+        ("/v1/realtime", "intent=transcription", None),
+        ("/v1/chat/completions", "model=gpt-5", None),
+    ],
+)
+def test_a_sessions_model_stands_in_the_query(path: str, query: str, model: str | None) -> None:
+    assert recognise("openai", "openai", "GET", path, query, {}).model == model
 
 
 def test_a_gemini_stream_is_an_array_unless_asked_for_events() -> None:
