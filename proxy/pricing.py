@@ -122,6 +122,11 @@ class PricingSettings(BaseModel):
         "Perplexity), take that.",
     )
 
+    def markup_nano_usd(self, project: str | None, cost_nano_usd: int) -> int:
+        """What is added to a cost for a project, rounded up."""
+        factor = self.markup.get(project or "", self.markup.get("*"))
+        return 0 if factor is None else -(-cost_nano_usd * int(factor.scaleb(9)) // 1_000_000_000)
+
 
 class Price(NamedTuple):
     """What a call cost. ``unpriced``: by a guess, since the model's price is not known.
@@ -158,10 +163,7 @@ class Pricer:
             for o in settings.overrides
         ]
         self._default = Tariff(settings.default.rates())
-        self._markup = {
-            name: (int(factor.scaleb(9).to_integral_value()))
-            for name, factor in settings.markup.items()
-        }
+        self._marks_up = bool(settings.markup)
         self._cache: OrderedDict[tuple[str, str | None, str | None, str, str, int], _Found] = (
             OrderedDict()
         )
@@ -212,10 +214,7 @@ class Pricer:
 
     def markup(self, project: str | None, cost_nano_usd: int) -> int:
         """What is added to a cost for a project, rounded up."""
-        if not self._markup:
-            return 0
-        factor = self._markup.get(project or "", self._markup.get("*", 0))
-        return -(-cost_nano_usd * factor // 1_000_000_000)
+        return self._settings.markup_nano_usd(project, cost_nano_usd) if self._marks_up else 0
 
     def _resolve(
         self,

@@ -54,6 +54,12 @@ def routes(deps: AdminDeps) -> list[web.RouteDef]:
             if (wanted is None or row.value == wanted)
             and (by != Dimension.PROJECT or principal.allows_project(row.value))
         ]
+        settings = deps.config() if deps.config is not None else None
+        if by == Dimension.PROJECT and settings is not None:
+            for row in rows:
+                row["markup_nano_usd"] = settings.pricing.markup_nano_usd(
+                    row["value"], row["cost_nano_usd"]
+                )
         return table_response(
             request, f"usage-{by}-{word}", rows, {"window": word, "by": by, "now": deps.clock()}
         )
@@ -76,6 +82,10 @@ _ROW = shape(
     value=_TEXT,
     requests={"type": "integer", "description": "Calls that went to a provider."},
     cost_nano_usd=_COUNT,
+    markup_nano_usd={
+        "type": "integer",
+        "description": "Added to a project's cost by `pricing.markup`; only by project.",
+    },
     errors=_COUNT,
     refused={"type": "integer", "description": "Calls that enforcement answered."},
     input_tokens={"type": "integer", "description": "Cached ones included."},

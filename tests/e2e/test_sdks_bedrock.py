@@ -167,6 +167,7 @@ def between(bedrock: Bedrock, tmp_path_factory: pytest.TempPathFactory) -> Itera
             "api-key": {**upstream, "api_key": "bedrock-api-key-of-the-proxy"},
             "plain": upstream,
         },
+        "pricing": {"markup": {"lab": "0.25"}},
         "mode": "observe",
     }
     environment = {
@@ -259,6 +260,19 @@ def test_boto3_sees_no_difference(
     assert found["finish_reasons"] == ["end_turn"]
     assert found["project"] == "lab"
     assert found["cost_nano_usd"] > 0
+
+
+def test_the_projects_markup_stands_beside_its_cost(between: Proxy, virtual: str) -> None:
+    _ask(client(f"{between.url}/@marked-up/bedrock", virtual), "converse")
+    spent = sum(r["cost_nano_usd"] or 0 for r in between.journal() if r["project"] == "lab")
+    assert spent > 0
+
+    def counted() -> list[dict[str, Any]]:
+        rows = between.usage("project")
+        return [r for r in rows if r["value"] == "lab" and r["cost_nano_usd"] >= spent]
+
+    lab = wait_for(counted, 30, "the project's cost")[0]
+    assert lab["markup_nano_usd"] == -(-lab["cost_nano_usd"] // 4)
 
 
 def test_a_changed_byte_would_not_pass(bedrock: Bedrock) -> None:
