@@ -27,6 +27,7 @@ from pydantic import (
 from detection.settings import DetectionSettings, PolicySettings
 from detection.types import ActionKind, Mode
 from proxy.admin.settings import AdminSettings
+from proxy.alerts.receivers.webhook import WebhookSettings
 from proxy.alerts.settings import AlertsSettings
 from proxy.config_faults import faults_of, mark_of, nearest
 from proxy.config_secrets import hide_secrets
@@ -230,7 +231,7 @@ def _validated(document: Document) -> tuple[Settings | None, list[Fault]]:
 
 def _unknown_receivers(settings: Settings, document: Document) -> list[Fault]:
     """Webhook steps of policies that name no webhook receiver."""
-    known = [one.name for one in settings.alerts.receivers if one.type == "webhook"]
+    known = [one.name for one in settings.alerts.receivers if isinstance(one, WebhookSettings)]
     found = []
     for i, rule in enumerate(settings.policies.rules):
         for j, step in enumerate(rule.ladder):

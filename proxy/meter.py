@@ -75,7 +75,7 @@ class Meter:
             return None
         decision = call.decision
         if decision is not None:
-            would = getattr(decision, "would", None)
+            would = decision.would
             self._runtime.decisions[f"would_{would}" if would else decision.kind] += 1
             self._guarded("gate", self._gate.settle, decision, observation)
         self._guarded("ledger", self._ledger.record, observation)
