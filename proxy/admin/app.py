@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 
 from proxy.admin import (
+    embed_routes,
     events,
     health,
     live,
@@ -32,6 +33,7 @@ from proxy.admin.deps import AdminDeps
 from proxy.admin.exports import export
 from proxy.admin.files import Pages
 from proxy.admin.guard import Guard, json_response
+from proxy.admin.oidc import OIDCRoutes
 from proxy.admin.session_routes import SessionRoutes
 from proxy.metrics import CONTENT_TYPE
 from proxy.store.tasks import cancel
@@ -93,6 +95,13 @@ class AdminServer:
                 self.authenticator, self.sign_in_link, oidc=deps.settings.oidc is not None
             ).routes()
         )
+        if deps.settings.oidc is not None:
+            app.add_routes(
+                OIDCRoutes(
+                    deps.settings.oidc, self.authenticator, deps.clock, lambda: self.url
+                ).routes()
+            )
+        app.add_routes(embed_routes.EmbedRoutes(deps, self.authenticator).routes())
         for module in route_modules():
             app.add_routes(module.routes(deps))
         document = api_document(deps.version)
@@ -164,7 +173,9 @@ class AdminServer:
 
 def api_document(version: str) -> dict[str, Any]:
     """The description that ``/api/v1/openapi.json`` serves."""
-    return openapi.document(version, [session_routes, health, events, *route_modules()])
+    return openapi.document(
+        version, [session_routes, embed_routes, health, events, *route_modules()]
+    )
 
 
 def route_modules() -> list[ModuleType]:

@@ -128,7 +128,7 @@ class Authenticator:
 
     def _by_bearer(self, request: web.Request) -> Principal | None:
         client = request.remote or ""
-        if self._attempts.blocked(client):
+        if self.is_blocked(client):
             raise too_many_attempts()
         values = request.headers.getall("Authorization")
         scheme, _, token = values[0].partition(" ")
@@ -136,8 +136,7 @@ class Authenticator:
             principal = self.by_token(token)
             if principal is not None:
                 return principal
-        self._attempts.failed(client)
-        self._on_failure("token")
+        self.note_failure(client, "token")
         return None
 
     def by_token(self, token: str) -> Principal | None:
@@ -179,15 +178,23 @@ class Authenticator:
         aiohttp.web.HTTPTooManyRequests
             After too many failures of this client in a minute.
         """
-        if self._attempts.blocked(client):
+        if self.is_blocked(client):
             raise too_many_attempts()
         if code and self.codes.redeem(code):
             return Principal("admin", Role.ADMIN, via="session")
         principal = self.by_token(token) if token else None
         if principal is None:
-            self._attempts.failed(client)
-            self._on_failure("sign_in")
+            self.note_failure(client, "sign_in")
         return principal
+
+    def is_blocked(self, client: str) -> bool:
+        """Whether this client failed too often in the running minute."""
+        return self._attempts.blocked(client)
+
+    def note_failure(self, client: str, reason: str) -> None:
+        """Count a failed sign-in against the client."""
+        self._attempts.failed(client)
+        self._on_failure(reason)
 
     def start_session(
         self, response: web.StreamResponse, principal: Principal, secure: bool

@@ -105,7 +105,7 @@ function App() {
 
   if (failure) return html`<${Failure} error=${failure} retry=${enter} />`;
   if (!session) return html`<p class="boot" role="status">Loading…</p>`;
-  if (!signedIn) return html`<${SignIn} session=${session} expired=${parts[1] === "expired"} onDone=${enter} />`;
+  if (!signedIn) return html`<${SignIn} session=${session} why=${parts[1]} onDone=${enter} />`;
   return html`<div class="frame">
     <a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), document.getElementById("main").focus())}>Skip to content</a>
     <${Side} parts=${parts} open=${menu} info=${info} session=${session} onLeft=${enter} />

@@ -2,7 +2,7 @@
 import { html, useState } from "../../vendor/preact-htm.module.js";
 import { post } from "../api.js";
 
-export function SignIn({ session, expired, onDone }) {
+export function SignIn({ session, why, onDone }) {
   const [token, setToken] = useState("");
   const [error, setError] = useState("");
   const [busy, setBusy] = useState(false);
@@ -25,7 +25,8 @@ export function SignIn({ session, expired, onDone }) {
       <div class="body">
         <form class="form" onSubmit=${submit}>
           <h1>Sign in</h1>
-          ${expired && html`<p class="note" data-tone="warn" role="alert">That link was used already or is older than 15 minutes. Restart prints a new one; the admin token works always.</p>`}
+          ${why === "refused" && html`<p class="note" data-tone="crit" role="alert">Your organisation's sign-in did not let you in here. The log of the proxy has the reason; whoever runs it gives you a role.</p>`}
+          ${why === "expired" && html`<p class="note" data-tone="warn" role="alert">That link was used already or is older than 15 minutes. Restart prints a new one; the admin token works always.</p>`}
           <label class="field">
             <span>Admin token</span>
             <input class="input" type="password" autocomplete="current-password" value=${token} onInput=${(e) => setToken(e.target.value)} required />
