@@ -25,6 +25,8 @@ _TELLING = frozenset((ActionKind.NOTIFY, ActionKind.WEBHOOK))
 #: Never done on weak evidence.
 HARSH = frozenset((ActionKind.BLOCK, ActionKind.DISABLE_KEY, ActionKind.CUT_STREAMS))
 HALF_OPEN_SECONDS = 30.0
+#: The half-open stretch is in place before the block ends, so that no gap is between.
+AHEAD_SECONDS = 2.0
 FORGET_SECONDS = 3600.0
 FALLBACK_SECONDS = 60.0
 DEFAULT_RATE = 1.0
@@ -121,8 +123,8 @@ class Policy:
         actions = []
         for fingerprint, rung in list(self._rungs.items()):
             if self._block_over(rung, now):
-                rung.blocked_until = None
                 actions.append(self._half_open(rung, now))
+                rung.blocked_until = None
                 continue
             last = renewed(rung.verdict.series, rung.verdict.signal) if rung.open else None
             if last is not None and last > rung.since:
@@ -186,7 +188,7 @@ class Policy:
         until = rung.blocked_until
         return (
             until is not None
-            and until <= now < until + HALF_OPEN_SECONDS
+            and until - AHEAD_SECONDS <= now < until + HALF_OPEN_SECONDS
             and rung.rule.half_open_probes > 0
         )
 
@@ -212,7 +214,7 @@ class Policy:
 
     def _half_open(self, rung: Rung, now: float) -> Action:
         rate = rung.rule.half_open_probes / HALF_OPEN_SECONDS
-        until = now + HALF_OPEN_SECONDS
+        until = (rung.blocked_until or now) + HALF_OPEN_SECONDS
         return self._action(rung, ActionKind.THROTTLE, now, until, rate, half_open=True)
 
     def _action(

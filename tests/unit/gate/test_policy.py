@@ -69,14 +69,16 @@ def test_a_block_opens_by_probes_and_comes_back_longer() -> None:
     (first,) = bench.decide(verdict())
     assert (first.until, first.cut) == (100.0, True)
     assert bench.tick(4, evidence=True) == ["webhook"]
-    assert bench.tick(99) == []
-    assert bench.tick(100.5) == ["throttle half-open"]
+    assert bench.tick(97) == []
+    # In place before the block ends: no gap between the two.
+    (half_open,) = bench.policy.tick(98.5, lambda s, g: 4.0)
+    assert (half_open.detail["probes"], half_open.until) == (3, 100 + HALF_OPEN_SECONDS)
     assert bench.tick(105) == []
     (again,) = (a for a in bench.policy.tick(106, lambda s, g: 105.0))
     assert (again.kind, again.until) == (ActionKind.BLOCK, 106 + 2 * 100)
     bench.last = 105.0
-    assert bench.tick(307) == ["throttle half-open"]
-    assert bench.tick(307 + HALF_OPEN_SECONDS) == []
+    assert bench.tick(305) == ["throttle half-open"]
+    assert bench.tick(305 + HALF_OPEN_SECONDS) == []
 
 
 def test_an_action_is_taken_again_if_evidence_comes_after_its_end() -> None:
