@@ -10,8 +10,9 @@ is done by :mod:`proxy.enforcement`, which this only tells what it needs.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from detection.types import TOTAL, Action, ActionKind, Mode, Observation, Series
 from proxy import gate_refusals as say
@@ -28,16 +29,18 @@ from proxy.settings import BlastRadiusSettings, BudgetSettings, LimitSettings, P
 
 _STREAM_SLACK = 1.25
 _MOST_SHADOWED = 500
+_LATEST_SHADOWED = 20
 Cut = Callable[[Series, Refusal], object]
 
 
 @dataclass(slots=True)
 class Shadowed:
-    """Calls that would have been stopped, what they cost, and when the last was."""
+    """Calls that would have been stopped, what they cost, and the latest of them."""
 
     calls: int = 0
     cost_nano_usd: int = 0
     at: float = 0.0
+    latest: deque[Observation] = field(default_factory=lambda: deque(maxlen=_LATEST_SHADOWED))
 
 
 class Gate:
@@ -367,6 +370,7 @@ class Gate:
         row.calls += 1
         row.cost_nano_usd += observation.cost_nano_usd or 0
         row.at = observation.ts
+        row.latest.append(observation)
         if len(self.shadowed) >= _MOST_SHADOWED:
             self.shadowed.pop(next(iter(self.shadowed)))
         self.shadowed[name] = row

@@ -195,13 +195,14 @@ PATHS: dict[str, Any] = {
                 rows=list_of(
                     shape(
                         "",
-                        6,
+                        7,
                         kind=_TEXT,
                         rule=_TEXT,
                         series=_SERIES,
                         calls=_COUNT,
                         cost_nano_usd=_COUNT,
                         at=_NUMBER,
+                        latest=list_of({"type": "object", "description": "A call."}),
                     )
                 ),
             ),

@@ -32,6 +32,7 @@ from proxy.providers.base import RequestFacts
 
 OPENAPI_PATHS: dict[str, Any] = PATHS
 _MOST_AUDIT = 1000
+_SHADOWED = ("ts", "id", "key", "agent", "project", "model", "cost_nano_usd")
 _LONGEST_SECONDS = 366 * 86_400.0
 
 
@@ -176,6 +177,10 @@ class ControlRoutes:
                 "calls": row.calls,
                 "cost_nano_usd": row.cost_nano_usd,
                 "at": row.at,
+                "latest": [
+                    {name: getattr(call, name) for name in _SHADOWED}
+                    for call in reversed(row.latest)
+                ],
             }
             for (kind, rule, series), row in reversed(shadowed.items())
             if may_see(principal, series)

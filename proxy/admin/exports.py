@@ -27,6 +27,14 @@ def _contributors(incident: Any) -> Rows:
     return [flat(row) for rows in found.values() for row in rows]
 
 
+def _shadowed_calls(answer: Any) -> Rows:
+    return [
+        {"kind": row["kind"], "rule": row["rule"], **call}
+        for row in answer["rows"]
+        for call in row["latest"]
+    ]
+
+
 #: Address -> table -> how to take it out of the answer; the first is meant without ``table``.
 EXPORTS: dict[str, dict[str, Callable[[Any], Rows]]] = {
     "/api/v1/actions": {"actions": _listed("actions")},
@@ -36,7 +44,7 @@ EXPORTS: dict[str, dict[str, Callable[[Any], Rows]]] = {
     "/api/v1/incidents/{id}": {"contributors": _contributors, "timeline": _listed("timeline")},
     "/api/v1/keys": {"keys": _listed("keys")},
     "/api/v1/maintenance": {"maintenance": _listed("windows")},
-    "/api/v1/shadow": {"shadow": _listed("rows")},
+    "/api/v1/shadow": {"shadow": _listed("rows"), "calls": _shadowed_calls},
     "/api/v1/silences": {"silences": _listed("silences")},
 }
 

@@ -54,8 +54,33 @@ export function Budgets() {
             { id: "cost", title: "Their cost", num: true, cell: (r) => money(r.cost_nano_usd) },
           ]}
           empty=${html`<${State} kind="ok" title="Nothing would have been stopped.">Rules in shadow mode list here the calls that they would have refused.<//>`}
-        />`}
+        />
+        ${found.rows.length > 0 && html`<${ShadowedCalls} rows=${found.rows} />`}`}
       <//>
     <//>
   `;
+}
+
+const MOST_CALLS = 100;
+
+// The calls themselves, the newest first.
+function ShadowedCalls({ rows }) {
+  const calls = rows.flatMap((row) => row.latest.map((call) => ({ ...call, kind: row.kind, rule: row.rule })));
+  calls.sort((a, b) => b.ts - a.ts);
+  const sum = (name) => rows.reduce((total, row) => total + row[name], 0);
+  return html`<div class="body">
+    <p>Shadow mode would have stopped ${count(sum("calls"))} calls, ${money(sum("cost_nano_usd"))}.</p>
+    <details class="data">
+      <summary>Here they are${sum("calls") > calls.length ? `, the latest ${calls.length}` : ""}</summary>
+      <${Exports} path="/api/v1/shadow" table="calls" />
+      <${Table} caption="Calls that would have been stopped" rows=${calls.slice(0, MOST_CALLS)} rowKey=${(c) => `${c.rule}${c.kind}${c.id}`} columns=${[
+        { id: "at", title: "When", cell: (c) => fullTime(c.ts) },
+        { id: "agent", title: "Agent", cell: (c) => html`<span class="clip">${c.agent || "–"}</span>` },
+        { id: "key", title: "Key", cell: (c) => html`<span class="mono">${c.key || "–"}</span>` },
+        { id: "model", title: "Model", cell: (c) => c.model || "–" },
+        { id: "cost", title: "Cost", num: true, cell: (c) => money(c.cost_nano_usd) },
+        { id: "rule", title: "Rule", cell: (c) => c.rule },
+      ]} />
+    </details>
+  </div>`;
 }
