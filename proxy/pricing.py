@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from fnmatch import translate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -164,9 +164,7 @@ class Pricer:
         ]
         self._default = Tariff(settings.default.rates())
         self._marks_up = bool(settings.markup)
-        self._cache: OrderedDict[tuple[str, str | None, str | None, str, str, int], _Found] = (
-            OrderedDict()
-        )
+        self._cache: OrderedDict[tuple[Any, ...], _Found] = OrderedDict()
 
     def price(
         self,
@@ -196,7 +194,8 @@ class Pricer:
         tier = tier.lower() if tier else ""
         if tier not in _TIERS:
             tier = ""
-        key = (provider, model, usage.model_served, tier, upstream_url, int(at // _SLOT_SECONDS))
+        where = (upstream_url, upstream)
+        key = (provider, model, usage.model_served, tier, where, int(at // _SLOT_SECONDS))
         found = self._cache.get(key)
         if found is None:
             found = self._resolve(
@@ -241,7 +240,8 @@ class Pricer:
             for name in known:
                 found = find_model(seller, name)
                 if found is not None:
-                    return _Found(tariff_of(found, when, context), False, "catalogue")
+                    tariff = tariff_of(found, when, context, seller.id)
+                    return _Found(tariff, False, "catalogue")
         for name in known:
             made = vendor_by_model(name)
             if made is not None:

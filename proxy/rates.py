@@ -71,10 +71,14 @@ class Rates(NamedTuple):
 
 
 class Tariff(NamedTuple):
-    """The rates of one model; ``steps`` are (more input tokens than, rates), rising."""
+    """The rates of one model; ``steps`` are (more input tokens than, rates), rising.
+
+    ``least_seconds`` of audio are charged for, however short it was.
+    """
 
     base: Rates
     steps: tuple[tuple[int, Rates], ...] = ()
+    least_seconds: int = 0
 
     def cost_nano_usd(self, usage: Usage) -> int:
         """The cost of one call, rounded up."""
@@ -123,7 +127,8 @@ class Tariff(NamedTuple):
         if rates.audio_second:
             seconds = told.get("seconds")
             if isinstance(seconds, int | float) and seconds > 0:
-                total += int(Decimal(str(seconds)) * rates.audio_second)
+                charged = max(Decimal(str(seconds)), Decimal(self.least_seconds))
+                total += int(charged * rates.audio_second)
         if rates.page or rates.character:
             total += (told.get("pages") or 0) * rates.page
             total += (told.get("characters") or 0) * rates.character
@@ -166,9 +171,13 @@ def rates_from(prices: Mapping[str, Any]) -> Rates:
     )
 
 
-def tariff_of(model: ModelInfo, at: datetime, context: Mapping[str, str]) -> Tariff:
+def tariff_of(
+    model: ModelInfo, at: datetime, context: Mapping[str, str], seller: str = ""
+) -> Tariff:
     """A catalogue model's tariff at a point in time, for one service tier."""
-    return _tariff(model.get_prices(at, context or None))
+    tariff = _tariff(model.get_prices(at, context or None))
+    # https://groq.com/pricing: at least ten seconds a transcription.
+    return tariff._replace(least_seconds=10) if seller == "groq" else tariff
 
 
 def _tariff(price: ModelPrice) -> Tariff:

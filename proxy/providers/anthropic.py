@@ -56,7 +56,9 @@ def message_counts(native: dict[str, Any]) -> dict[str, Any]:
         "cache_write_1h_tokens": hour,
         "reasoning_tokens": count(part(native, "output_tokens_details").get("thinking_tokens")),
         "web_searches": count(server.get("web_search_requests")),
-        "service_tier": text(native.get("service_tier"), 32),
+        "service_tier": "fast"
+        if native.get("speed") == "fast"
+        else text(native.get("service_tier"), 32),
     }
 
 

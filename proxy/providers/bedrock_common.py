@@ -53,6 +53,7 @@ class BedrockReader(Reader):
         if "input" in self._headers or "output" in self._headers:
             self.extra["header_input_tokens"] = self._headers.get("input")
             self.extra["header_output_tokens"] = self._headers.get("output")
+        self.tier = text(headers.get("x-amzn-bedrock-service-tier"), 32)
         kind = headers.get("x-amzn-errortype")
         if kind:
             self._error_type = kind.partition(":")[0].rpartition("#")[2][:128]

@@ -46,7 +46,9 @@ def between(servers: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
         for wire, path in bases.items()
     }
     folder = tmp_path_factory.mktemp("between")
-    with running_proxy(folder, {"upstreams": upstreams, "mode": "observe"}) as proxy:
+    own = {"provider": "llmock-openai", "model": "gpt-4o", "prices": {"input": 1000, "output": 0}}
+    settings = {"upstreams": upstreams, "mode": "observe", "pricing": {"overrides": [own]}}
+    with running_proxy(folder, settings) as proxy:
         yield proxy
 
 
@@ -104,3 +106,13 @@ def test_a_tool_call_comes_through(
     row = _row(between, agent)
     assert (row["input_tokens"], row["output_tokens"]) == (31, 17)
     assert row["finish_reasons"]
+
+
+def test_an_own_price_holds_for_its_upstream_alone(between: Proxy) -> None:
+    ask, _ = ASKING["openai_chat"]
+    costs = []
+    for upstream in ("llmock-openai", "aimock-openai"):
+        seen = ask(f"{between.url}/@own-{upstream}/{upstream}", "gpt-4o", stream=False)
+        costs.append((_row(between, f"own-{upstream}")["cost_nano_usd"], seen.input_tokens))
+    assert costs[0][0] == costs[0][1] * 1_000_000
+    assert costs[1][0] < costs[1][1] * 100_000

@@ -75,6 +75,108 @@ def test_agrees_with_the_catalogue(
     assert not found.unpriced
 
 
+_DAYS = [datetime(2026, month, 20, 12, tzinfo=UTC) for month in (3, 9, 11)]
+_TIERED = [
+    ("openai", "openai", "gpt-5"),
+    ("openai", "openai", "gpt-4.1"),
+    ("anthropic", "anthropic", "claude-opus-4-6"),
+    ("anthropic", "anthropic", "claude-sonnet-4-6"),
+    ("mistral", "mistral", "codestral-latest"),
+    ("gemini", "google", "gemini-2.5-pro"),
+    ("deepseek", "deepseek", "deepseek-chat"),
+]
+
+
+@pytest.mark.parametrize("day", _DAYS, ids=str)
+@pytest.mark.parametrize("tier", ["default", "flex", "priority", "fast", "batch"])
+@pytest.mark.parametrize(("vendor", "catalogue", "model"), _TIERED)
+def test_dates_tiers_and_long_contexts_agree_with_the_catalogue(
+    vendor: str, catalogue: str, model: str, tier: str, day: datetime
+) -> None:
+    context = {"processing": "batch"} if tier == "batch" else {"service_tier": tier}
+    if tier == "fast":
+        context["speed"] = "fast"
+    for length, hour in ((1000, 2), (300_000, 20)):
+        at = day.replace(hour=hour)
+        theirs = calc_price(
+            CatalogueUsage(input_tokens=length, output_tokens=77),
+            model,
+            provider_id=catalogue,
+            genai_request_timestamp=at,
+            price_context=context,
+        )
+        usage = Usage(input_tokens=length, output_tokens=77, service_tier=tier)
+        ours = PRICER.price(vendor, model, usage, at=at.timestamp())
+        assert ours.cost_nano_usd == (theirs.total_price * 10**9).to_integral_value(ROUND_CEILING)
+
+
+def test_a_batch_costs_half_and_priority_more() -> None:
+    def of(tier: str | None) -> int:
+        usage = Usage(input_tokens=1000, output_tokens=1000, service_tier=tier)
+        return PRICER.price("openai", "gpt-5", usage, at=_DAYS[-1].timestamp()).cost_nano_usd
+
+    assert of("batch") * 2 == of("flex") * 2 == of(None) == of("auto")
+    assert of("priority") == 2 * of(None)
+
+
+@pytest.mark.parametrize("seconds", [3.25, 10.0, 90.0])
+def test_audio_by_the_second_agrees_with_the_catalogue(seconds: float) -> None:
+    theirs = calc_price(
+        CatalogueUsage(input_audio_seconds=Decimal(str(seconds))),
+        "whisper-large-v3",
+        provider_id="groq",
+        genai_request_timestamp=datetime.fromtimestamp(AT, UTC),
+    )
+    ours = cost("groq", "whisper-large-v3", Usage(extra={"seconds": seconds})).cost_nano_usd
+    assert abs(ours - theirs.total_price * 10**9) <= 1
+
+
+def test_cached_audio_agrees_with_the_catalogue() -> None:
+    theirs = calc_price(
+        CatalogueUsage(
+            input_tokens=1000,
+            output_tokens=50,
+            input_audio_tokens=900,
+            cache_read_tokens=800,
+            cache_audio_read_tokens=700,
+        ),
+        "gemini-2.5-flash",
+        provider_id="google",
+        genai_request_timestamp=datetime.fromtimestamp(AT, UTC),
+    )
+    usage = Usage(
+        input_tokens=1000,
+        output_tokens=50,
+        audio_input_tokens=900,
+        cached_input_tokens=800,
+        extra={"cached_audio_tokens": 700},
+    )
+    ours = cost("gemini", "gemini-2.5-flash", usage).cost_nano_usd
+    assert ours == (theirs.total_price * 10**9).to_integral_value(ROUND_CEILING)
+
+
+def test_pages_and_characters_are_charged() -> None:
+    pages = Usage(extra={"pages": 250})
+    assert cost("mistral", "mistral-ocr-2505", pages).cost_nano_usd == 250_000_000
+    spoken = Usage(source="estimated", input_tokens=300, extra={"characters": 1000})
+    assert cost("openai", "tts-1", spoken).cost_nano_usd == 15_000_000
+
+
+def test_an_override_by_the_upstreams_name_is_for_that_upstream() -> None:
+    pricer = Pricer(PricingSettings(overrides=(_override("gpt-*", "9", provider="team-gpu"),)))
+    found = {
+        name: pricer.price("openai", "gpt-5", TEN, at=AT, upstream=name).source
+        for name in ("openai", "team-gpu")
+    }
+    assert found == {"openai": "catalogue", "team-gpu": "override"}
+
+
+def test_an_override_by_the_name_asked_holds_whatever_was_served() -> None:
+    pricer = Pricer(PricingSettings(overrides=(_override("my-deployment", "9"),)))
+    served = Usage(input_tokens=10, output_tokens=10, model_served="gpt-4o-2024-08-06")
+    assert cost("azure_openai", "my-deployment", served, pricer=pricer).source == "override"
+
+
 def test_an_hours_cache_write_costs_more() -> None:
     def of(hour: int) -> int:
         usage = Usage(
