@@ -25,16 +25,19 @@ from proxy.http.request import Head
 from proxy.http.strictness import (
     BadRequestError,
     KnownHead,
+    bad_request,
     body_parser,
     check,
-    explain,
     known_head,
+    upgrade_is_ignored,
 )
 from proxy.http.websocket import Tunnel
 
 _MAX_TARGET = 65_536
 _MAX_PIPELINED = 32
 _LINGER_SECONDS = 1.0
+#: How long one who had connected before the port closed may take to ask.
+_LAST_CALL_SECONDS = 2.0
 
 
 class ClientConnection(asyncio.Protocol):
@@ -44,9 +47,11 @@ class ClientConnection(asyncio.Protocol):
         "_bad",
         "_body_timeout",
         "_closing",
+        "_deaf",
         "_exchanges",
         "_field_bytes",
         "_fields",
+        "_final",
         "_head_bytes",
         "_heads",
         "_held",
@@ -89,6 +94,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchanges: deque[Exchange] = deque()
         self._tunnel: Tunnel | None = None
         self._closing = False
+        self._deaf = self._final = False
         self._upgrade_ignored = False
         self._bad: BadRequestError | None = None
 
@@ -144,7 +150,7 @@ class ClientConnection(asyncio.Protocol):
         if self._tunnel is not None:
             self._tunnel.on_client_data(data)
             return
-        if self._closing:
+        if self._closing or self._deaf:
             return
         fresh = False
         if self._receiving is None:
@@ -163,10 +169,8 @@ class ClientConnection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as switched:
             self._upgraded(data, switched.args[0])
             return
-        except httptools.HttpParserInvalidMethodError:
-            self._reject(BadRequestError(400, "unknown method"))
         except httptools.HttpParserError as error:
-            self._reject(self._bad or BadRequestError(400, explain(error)))
+            self._reject(bad_request(error))
         if self._receiving is None and self._head_bytes > self._server.settings.max_header_bytes:
             self._reject(BadRequestError(431, "the request's head is too large"))
         elif fresh and self._heads == 1 and self._last is not None:
@@ -197,7 +201,7 @@ class ClientConnection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         self._target += url
         if len(self._target) > _MAX_TARGET:
-            raise self._fault(414, "the request target is too long")
+            raise BadRequestError(414, "the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._receiving is not None:
@@ -208,17 +212,18 @@ class ClientConnection(asyncio.Protocol):
             self._fields.append((name, value))
         self._field_bytes += len(name) + len(value)
         if self._field_bytes > self._server.settings.max_header_bytes:
-            raise self._fault(431, "the request's head is too large")
+            raise BadRequestError(431, "the request's head is too large")
         if len(self._fields) > self._server.settings.max_headers:
-            raise self._fault(431, "too many header fields")
+            raise BadRequestError(431, "too many header fields")
 
     def on_headers_complete(self) -> None:
         head = self._checked_head()
         self._in_head = False
+        self._final = not self._parser.should_keep_alive()
         self._heads += 1
         self._head_bytes = 0
         if self._parser.should_upgrade():
-            self._check_upgrade(head)
+            self._upgrade_ignored = upgrade_is_ignored(head, self._length)
         exchange = Exchange(self._server.services, self, head, self._length)
         self._receiving = exchange
         self._exchanges.append(exchange)
@@ -237,6 +242,7 @@ class ClientConnection(asyncio.Protocol):
         if self._upgrade_ignored:
             return
         exchange, self._receiving = self._receiving, None
+        self._deaf = self._final
         self._fields = []
         self.deadline = NEVER
         if exchange is not None:
@@ -267,6 +273,8 @@ class ClientConnection(asyncio.Protocol):
                 self._paused_by_queue = False
                 self._resume_transport()
             self._loop.call_soon(self._start_next)
+        elif self._bad is not None:
+            self._say_bad()
         elif self._receiving is None:
             self._rest()
 
@@ -276,6 +284,13 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = self._loop.time() + self._server.settings.write_timeout_seconds
         if self.transport is not None:
             self.transport.close()
+
+    def drain(self) -> None:
+        """The port is closing: rest no longer. Who was about to ask may still do so."""
+        if self._heads and not self._in_head and self.idle:
+            self.close_after()
+        elif self.idle:
+            self.deadline = min(self.deadline, self._loop.time() + _LAST_CALL_SECONDS)
 
     def abort(self) -> None:
         """Close at once, so that the client sees a broken connection."""
@@ -328,10 +343,6 @@ class ClientConnection(asyncio.Protocol):
         if self._server.draining:
             self.close_after()
 
-    def _fault(self, status: int, message: str) -> BadRequestError:
-        self._bad = BadRequestError(status, message)
-        return self._bad
-
     def _checked_head(self) -> Head:
         """The head; the last one of this connection again, where it is the same."""
         parser, last = self._parser, self._last
@@ -347,32 +358,32 @@ class ClientConnection(asyncio.Protocol):
         ):
             return last
         if version not in ("1.1", "1.0"):
-            raise self._fault(505, "HTTP/1.0 and HTTP/1.1 are served")
+            raise BadRequestError(505, "HTTP/1.0 and HTTP/1.1 are served")
         head = Head(method, target, int(version[-1]), self._fields)
-        try:
-            check(head)
-        except BadRequestError as bad:
-            self._bad = bad
-            raise
+        check(head)
         self._last = head
         return head
 
     def _reject(self, bad: BadRequestError) -> None:
         """Answer what can't be read, after the calls before it, and close."""
+        if self._closing or self._deaf:
+            return  # what comes behind the last call is not read
         self._server.services.runtime.rejected[f"http_{bad.status}"] += 1
-        if self._closing:
-            return
-        self._closing = True
-        answerable = all(exchange is self._receiving for exchange in self._exchanges)
-        for exchange in list(self._exchanges):
-            answerable = answerable and not exchange.started
-            exchange.client_gone()
-        self._exchanges.clear()
-        if not answerable:
-            # Bytes of an answer are out: another one behind them could be taken for its rest.
-            self.abort()
-            return
-        self.send(errors.bare(bad.status, str(bad)))
+        self._deaf, self._bad = True, bad
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None:
+            self._exchanges.remove(receiving)
+            receiving.client_gone()
+            if receiving.started:
+                # Bytes of an answer are out: another one could be taken for its rest.
+                self.abort()
+                return
+        if not self._exchanges:
+            self._say_bad()
+
+    def _say_bad(self) -> None:
+        if self._bad is not None:
+            self.send(errors.bare(self._bad.status, str(self._bad)))
         self._linger()
 
     def _linger(self) -> None:
@@ -393,14 +404,6 @@ class ClientConnection(asyncio.Protocol):
         transport.write_eof()
         self.deadline = self._loop.time() + _LINGER_SECONDS
 
-    def _check_upgrade(self, head: Head) -> None:
-        """llhttp reads no body where an upgrade is asked for."""
-        body = "transfer-encoding" in head.headers or bool(self._length)
-        if "websocket" not in head.headers.get("upgrade", "").lower():
-            self._upgrade_ignored = body
-        elif body:
-            raise self._fault(400, "a WebSocket handshake may have no body")
-
     def _upgraded(self, data: bytes, offset: int) -> None:
         """llhttp stops at an upgrade: go on by what it was."""
         rest = data[offset:]
@@ -414,6 +417,7 @@ class ClientConnection(asyncio.Protocol):
         if not self._upgrade_ignored or exchange is None:
             self._parser = httptools.HttpRequestParser(self)
             if rest and self._exchanges and self._exchanges[-1].awaits_switch:
+                self._exchanges.pop().client_gone()
                 self._reject(BadRequestError(400, "data before the upgrade was answered"))
             elif rest:
                 self.data_received(rest)

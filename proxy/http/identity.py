@@ -246,14 +246,14 @@ def _clean(value: str | None, field: str) -> str | None:
         raise IdentityError(f"{field}: control characters are not allowed in a name")
     if len(value) > _MAX_NAME:
         raise IdentityError(f"{field}: at most {_MAX_NAME} characters, got {len(value)}")
-    return value
+    return clean_name(value)
 
 
 def _soft(value: str | None) -> str | None:
     """A name from a body: made harmless rather than refused, since bytes pass untouched."""
     if not value:
         return None
-    return _CONTROL.sub("", value).strip()[:_MAX_NAME] or None
+    return clean_name(_CONTROL.sub("", value).strip()[:_MAX_NAME]) or None
 
 
 def _add_tags(tags: dict[str, str], more: Mapping[str, str]) -> None:

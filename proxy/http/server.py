@@ -54,11 +54,10 @@ class DataServer:
         return len(self._connections)
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Let running calls finish, then close all."""
+        """Let running calls finish, then close all; no new connections come any more."""
         self.draining = True
         for connection in list(self._connections):
-            if connection.idle:
-                connection.close_after()
+            connection.drain()
         until = self.loop.time() + timeout_seconds
         while self._connections and self.loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

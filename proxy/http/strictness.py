@@ -46,6 +46,19 @@ def check(head: Head) -> None:
             raise BadRequestError(400, "only Transfer-Encoding: chunked is served")
 
 
+def upgrade_is_ignored(head: Head, length: int | None) -> bool:
+    """Is an upgrade asked for that is not done, on a request with a body of ``length``?
+
+    llhttp reads no body where an upgrade is asked for. Raises :class:`BadRequestError`.
+    """
+    body = "transfer-encoding" in head.headers or bool(length)
+    if "websocket" not in head.headers.get("upgrade", "").lower():
+        return body
+    if body:
+        raise BadRequestError(400, "a WebSocket handshake may have no body")
+    return False
+
+
 class KnownHead(NamedTuple):
     """The bytes of a head that was parsed, around the digits of its body's length."""
 
@@ -87,10 +100,14 @@ def known_head(data: bytes, head: Head) -> KnownHead | None:
     return KnownHead(data[:start], data[stop : end + 4], head)
 
 
-def explain(error: httptools.HttpParserError) -> str:
-    """What the parser found wrong, in its words where these are short."""
+def bad_request(error: httptools.HttpParserError) -> BadRequestError:
+    """What was wrong: what a callback raised, or what the parser found, in its words."""
+    if isinstance(error.__context__, BadRequestError):
+        return error.__context__
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        return BadRequestError(400, "unknown method")
     text = str(error)
-    return text if text and len(text) < 120 else "the request can't be read"
+    return BadRequestError(400, text if 0 < len(text) < 120 else "the request can't be read")
 
 
 class TakesBody(Protocol):
