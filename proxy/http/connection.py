@@ -144,7 +144,11 @@ class ClientConnection(asyncio.Protocol):
         elif self._receiving is not None and len(self._exchanges) == 1:
             self._exchanges[0].client_gone()
             self._exchanges.clear()
-        self.abort_or_close()
+        # At once where a whole answer can no longer be given.
+        if self._exchanges or self.transport is None:
+            self.abort()
+        else:
+            self.close_after()
 
     def data_received(self, data: bytes) -> None:
         if self._tunnel is not None:
@@ -318,13 +322,6 @@ class ClientConnection(asyncio.Protocol):
         self._tunnel = tunnel
         self._exchanges.clear()
         self.deadline = NEVER
-
-    def abort_or_close(self) -> None:
-        """Close; at once where a whole answer can no longer be given."""
-        if self._exchanges or self.transport is None:
-            self.abort()
-        else:
-            self.close_after()
 
     @property
     def idle(self) -> bool:
