@@ -10,37 +10,41 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import yaml
+
+_REFERENCE = re.compile(r"(?:\$\{[A-Za-z_]\w*(?::-)?\})?")
 HIDDEN = '"(hidden)"'
 
 
 def hide_secrets(text: str, schema: Mapping[str, Any]) -> str:
-    """The text with every literal secret replaced.
+    """The text with every literal secret replaced, however it is written.
 
     >>> schema = {"properties": {"api_key": {"type": "string", "format": "password"}}}
     >>> hide_secrets("api_key: sk-1\\napi_key: ${KEY}\\n", schema)
     'api_key: "(hidden)"\\napi_key: ${KEY}\\n'
     """
-    names = sorted(set(_secret_names(schema)))
-    if not names:
-        return text
-    value = r"""(?P<value>\$\{[^}\n]*\}|"(?:[^"\\]|\\.)*"|'[^']*'|[^\s,{}#][^,}#\n]*)"""
-    pattern = re.compile(
-        rf"(?P<name>\b(?:{'|'.join(map(re.escape, names))})[\"']?[ ]*:[ ]*){value}"
-    )
+    names = frozenset(_secret_names(schema))
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return "# The text can't be read, so that nobody knows what in it is secret.\n"
+    spans = {(one.start_mark.index, one.end_mark.index) for one in _secrets(root, names)}
+    for start, end in sorted(spans, reverse=True):
+        text = text[:start] + HIDDEN + text[end:]
+    return text
 
-    def replace(found: re.Match[str]) -> str:
-        if re.fullmatch(r"[\"']?\$\{[A-Za-z_]\w*(:-)?\}[\"']?", found["value"].strip()):
-            return found.group()
-        return found["name"] + HIDDEN
 
-    block = re.compile(
-        rf"(?m)^(?P<indent>[ ]*(?:- )?)(?:{'|'.join(map(re.escape, names))}):[ ]*(?:#.*)?\n"
-        r"(?:(?P=indent)[ ]+\S.*\n?)+"
-    )
-    text = block.sub(
-        lambda found: re.sub(r"(?m)^([ ]+[^:\n]+:[ ]+).+$", rf"\1{HIDDEN}", found[0]), text
-    )
-    return pattern.sub(replace, text)
+def _secrets(node: Any, names: frozenset[str], *, within: bool = False) -> Iterator[Any]:
+    """The scalars that stand under a secret's name and are no reference."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            named = isinstance(key, yaml.ScalarNode) and key.value in names
+            yield from _secrets(value, names, within=within or named)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _secrets(value, names, within=within)
+    elif within and isinstance(node, yaml.ScalarNode) and not _REFERENCE.fullmatch(node.value):
+        yield node
 
 
 def _secret_names(node: Any) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import orjson
 
 from proxy.providers.base import RequestFacts
+from proxy.redact import clean_name
 
 _MAX_NAME = 128
 _MAX_TAGS = 16
