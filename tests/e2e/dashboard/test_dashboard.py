@@ -29,6 +29,13 @@ PAGES = {
     "first-steps": "start",
 }
 WIDTHS = (390, 820, 1400)
+TRIED = """
+limits:
+  - name: tried-pace
+    by: [agent]
+    requests: 20
+    per: minute
+"""
 RELEASE_BUTTONS = "document.querySelectorAll('[aria-label^=\"Release \"]').length"
 KEEP_IMAGES = bool(os.environ.get("TOKENWEIR_SCREENSHOTS"))
 
@@ -37,6 +44,18 @@ def picture(watched, name: str) -> None:
     if KEEP_IMAGES:
         IMAGES.mkdir(parents=True, exist_ok=True)
         watched.page.screenshot(path=IMAGES / f"{name}.png", full_page=True)
+
+
+def too_wide(watched) -> int:
+    """Pixels by which a page has to be scrolled sideways."""
+    return watched.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+
+
+def try_a_limit(page) -> None:
+    """What a limit would have done, asked on the policy's page."""
+    page.locator("textarea").fill(TRIED)
+    page.get_by_role("button", name="What would it have done?").click()
+    page.get_by_role("cell", name="tried-pace").first.wait_for(timeout=60_000)
 
 
 def test_the_whole_story(quiet, browse) -> None:
@@ -82,6 +101,15 @@ def test_the_whole_story(quiet, browse) -> None:
     page.get_by_text("the loop is mended").first.wait_for()
 
 
+def test_every_page_opens_without_a_fault(busy, browse) -> None:
+    """The short form of the next: each page once, small and dark; ``browse`` counts faults."""
+    watched = browse(busy, width=390, theme="dark")
+    for name, path in PAGES.items():
+        watched.open(path)
+        assert too_wide(watched) <= 0, name
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_page_at_every_width(troubled, browse, axe, theme) -> None:
     """No console error, no violation, no overflow, nothing serious for axe."""
@@ -93,8 +121,12 @@ def test_every_page_at_every_width(troubled, browse, axe, theme) -> None:
         watched = browse(troubled, width=width, theme=theme)
         for name, path in pages.items():
             watched.open(path)
-            wide = watched.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            wide = too_wide(watched)
             assert wide <= 0, f"{name} at {width} is {wide} pixels too wide"
+            if name == "policy":
+                try_a_limit(watched.page)
+            if name == "budgets":
+                watched.page.get_by_text("Here they are").click()
             if width == 1400 or name == "now":
                 picture(watched, f"{name}-{theme}" + ("" if width == 1400 else f"-{width}"))
             watched.page.evaluate(axe)
