@@ -98,15 +98,18 @@ def run(
     calls: Iterable[Observation],
     detection: DetectionSettings,
     policies: PolicySettings,
+    *,
+    learned: bool = True,
 ) -> Trial:
-    """Replay a history. Learning time is over from the first day on, as after an import."""
+    """Replay a history. ``learned``: learning is over from the first day on, as after an
+    import; else it takes its time, as it would have."""
     test = Backtest(detection, policies)
     trial = Trial(name, test.summary)
     settled = 0.0
     summary = test.summary
     for call in calls:
         if call.ts - settled >= _DAY_SECONDS:
-            if settled:
+            if settled and learned:
                 test.engine.finish_learning()
             settled = call.ts
         before = summary.blocked.calls + summary.throttled.calls

@@ -44,8 +44,11 @@ def page(trials: Sequence[Trial], proposal: Proposal | None, difference: str) ->
         "<h1>What these policies would have done</h1>",
         f"<p>{first.observations:,} calls, {_dollars(first.cost_nano_usd)}, {span}. Every recorded "
         "call is judged, also those that would have been stopped before; what a client would have "
-        "done instead nobody knows. The history is taken as healthy, so that each stop below is a "
-        "false one.</p>",
+        "done instead nobody knows. ",
+        "The history is taken as healthy, so that each stop below is a false one.</p>"
+        if proposal is not None
+        else "If nothing was wrong in this time, each stop below is a false one; if something was, "
+        "the dollars are what it would have saved.</p>",
         _comparison(trials),
         "<h2>Spend and what would have been stopped, by day</h2><div class='charts'>",
         *(_days(trial) for trial in trials),
@@ -66,12 +69,13 @@ def page(trials: Sequence[Trial], proposal: Proposal | None, difference: str) ->
     return "".join([*parts, "</body></html>\n"])
 
 
-def _comparison(trials: Sequence[Trial]) -> str:
-    def stopped(trial: Trial) -> str:
-        calls = trial.summary.blocked.calls + trial.summary.throttled.calls
-        return f"{calls:,}"
+def rows_of(trials: Sequence[Trial]) -> list[tuple[str, list[str]]]:
+    """What is compared, a row each, with one cell for each trial."""
 
-    rows = [
+    def stopped(trial: Trial) -> str:
+        return f"{trial.summary.blocked.calls + trial.summary.throttled.calls:,}"
+
+    return [
         ("Loud alarms per key-week", [f"{t.loud_a_week:.3f}" for t in trials]),
         *(
             (f"{tier} alarms", [f"{t.summary.alarms.get(tier, 0):,}" for t in trials])
@@ -83,14 +87,18 @@ def _comparison(trials: Sequence[Trial]) -> str:
         ("Agents or keys hurt", [f"{len(t.hurt):,}" for t in trials]),
         (
             "Loudest signals",
-            [escape(", ".join(f"{n} {c}" for n, c in t.signals.most_common(3))) or "none"
-             for t in trials],
+            [", ".join(f"{n} {c}" for n, c in t.signals.most_common(3)) or "none" for t in trials],
         ),
-    ]  # fmt: skip
+    ]
+
+
+def _comparison(trials: Sequence[Trial]) -> str:
     head = "".join(f"<th scope='col'>{escape(trial.name)}</th>" for trial in trials)
     body = "".join(
-        f"<tr><th scope='row'>{label}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        for label, cells in rows
+        f"<tr><th scope='row'>{label}</th>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for label, cells in rows_of(trials)
     )
     return f"<table><tr><th></th>{head}</tr>{body}</table>"
 

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from detection.backtest import Backtest, Summary, observation_of
+from detection.types import Observation
 
 _TOLD_EVERY = 20_000
 _FAULTS_SHOWN = 3
@@ -29,21 +30,49 @@ _FAULTS_SHOWN = 3
 
 def backtest(
     observations: Annotated[
-        Path, typer.Option(help="Observations as JSON lines, .gz too.", exists=True, dir_okay=False)
-    ],
-    config: Annotated[
-        Path | None, typer.Option(help="The YAML whose detection and policies are tried.")
+        Path | None,
+        typer.Option(
+            help="Observations as JSON lines, .gz too; without it, the data directory's journal "
+            "and imports.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="The YAML whose detection and policies are tried. Repeat it to compare several."
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="The proxy's data directory; overrides the file's.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write an HTML page with charts: who is hurt, and when.")
+    ] = None,
+    learned: Annotated[
+        bool,
+        typer.Option(
+            "--learned", help="In a comparison, let learning be over after a day, as on an import."
+        ),
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Where verdicts and actions go, one JSON line each.")
     ] = None,
 ) -> None:
     """Replay observations through engine and policy: what would have been alarmed and stopped.
 
-    Examples:  tokenweir backtest --observations calls.jsonl.gz --config tokenweir.yaml
+    Examples:  tokenweir backtest --observations calls.jsonl.gz --config tokenweir.yaml   ·
+    tokenweir backtest --config now.yaml --config stricter.yaml --report policies.html
     """
     console = Console(stderr=True)
-    replay = _replay(config, console)
+    configs = config or []
+    if observations is None or report is not None or len(configs) > 1:
+        if out is not None:
+            raise typer.BadParameter("--out needs --observations, and one configuration")
+        _compare(observations, configs, data_dir, report, learned, console)
+        return
+    replay = _replay(configs[0] if configs else None, console)
     started = perf_counter()
     with ExitStack() as stack:
         target = stack.enter_context(out.open("wb")) if out is not None else None
@@ -51,6 +80,49 @@ def backtest(
         _write(replay.finish(), target)
     seconds = perf_counter() - started
     _tell(replay.summary, seconds, faults, Console(file=sys.stdout))
+
+
+def _compare(
+    observations: Path | None,
+    configs: list[Path],
+    data_dir: Path | None,
+    report: Path | None,
+    learned: bool,
+    console: Console,
+) -> None:
+    from proxy.commands.backtest_compare import compare
+    from proxy.config import ConfigError, Settings, load
+    from proxy.history.own import own_calls
+    from proxy.history.source import SourceError
+
+    def calls() -> Iterator[Observation]:
+        if observations is None:
+            return own_calls(home)
+        rows = (orjson.loads(line) for line in _lines_of(observations))
+        return (observation_of(row) for row in rows if "ts" in row)
+
+    try:
+        settings = load(configs[0]) if configs else Settings()
+        home = (data_dir or settings.data_dir).expanduser()
+        compare(
+            calls,
+            configs,
+            report,
+            learned=learned,
+            console=Console(file=sys.stdout),
+            errors=console,
+        )
+    except (ConfigError, SourceError) as error:
+        console.print(str(error), markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    except (ValueError, KeyError, TypeError) as error:
+        console.print(f"{observations}: {error}; leave --report to see which", markup=False)
+        raise typer.Exit(1) from None
+
+
+def _lines_of(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as raw:
+        yield from _lines(raw, path.suffix == ".gz")
 
 
 def _replay(config: Path | None, console: Console) -> Backtest:

@@ -95,8 +95,8 @@ def main() -> None:
             found.append(row)
             print(
                 f"{rows:>10,}  {row['rows_per_second']:>19,}"
-                f"  {row['learning_rows_per_second']:>14,}  {row['seconds']:>7}  {row['peak_mib']:>8}  {row['kept_bytes_per_row']:>9}"
-                f"  {row['series']:>6}",
+                f"  {row['learning_rows_per_second']:>14,}  {row['seconds']:>7}"
+                f"  {row['peak_mib']:>8}  {row['kept_bytes_per_row']:>9}  {row['series']:>6}",
                 flush=True,
             )
     if options.json:
