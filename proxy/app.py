@@ -7,6 +7,7 @@ never: hold logic of a part; this is the only file that knows them all.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import os
 import socket
@@ -110,7 +111,7 @@ class App:
                 state_readings(self),
             ]
         )
-        self.peers = Peers(socket_folder(data), self._index, self.exposition.scrape)
+        self.peers = Peers(socket_folder(data), self.journal.place, self.exposition.scrape)
         state_checks(self)
         if self.telemetry is not None:
             self.telemetry.start()
@@ -123,9 +124,9 @@ class App:
             self._admin = self._build_admin()
             await self._admin.start()
         await self.signer.refresh()
-        tls = self.certificates.context("data", settings.server.tls)
+        self._tls = self.certificates.context("data", settings.server.tls)
         self._listening = await asyncio.get_running_loop().create_server(
-            self.data_server, sock=self._listener, ssl=tls, backlog=4096
+            self.data_server, sock=self._listener, ssl=self._tls, backlog=4096
         )
         self.runtime.config_loaded_at = self.clock()
 
@@ -344,7 +345,7 @@ class App:
         """Say unready, let running calls finish, send what waits, close."""
         self.health.draining = True
         self._stop_watching.set()
-        self._listening.close()
+        await self._stop_listening()
         await self.data_server.drain(self.settings.server.drain_timeout_seconds)
         self.pools.close()
         await self.background.stop()
@@ -359,6 +360,19 @@ class App:
         await self.ledger.stop()
         await self.store.stop()
         self.deadlines.stop()
+
+    async def _stop_listening(self) -> None:
+        """Close the port; who had connected by then and waits in its queue is taken in."""
+        queue = self._listener.dup()
+        queue.setblocking(False)
+        self._listening.close()
+        loop = asyncio.get_running_loop()
+        with queue, contextlib.suppress(BlockingIOError):
+            while True:
+                connection, _ = queue.accept()
+                connection.setblocking(False)
+                with contextlib.suppress(OSError):
+                    await loop.connect_accepted_socket(self.data_server, connection, ssl=self._tls)
 
     @property
     def engine(self) -> Engine:

@@ -107,6 +107,11 @@ class Journal:
         self._segments: list[Segment] = []
         self.last = self.opened_at = self._open_tail()
 
+    @property
+    def place(self) -> int:
+        """Its number among the journals of this machine: no other process has the same."""
+        return int(self.directory.name)
+
     # ---- opening ----
 
     @classmethod

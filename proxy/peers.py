@@ -33,9 +33,9 @@ def socket_folder(data_dir: Path) -> Path:
 class Peers:
     """This worker's exposition, offered to the others, and theirs."""
 
-    def __init__(self, folder: Path, index: int, scrape: Callable[[], Awaitable[str]]) -> None:
+    def __init__(self, folder: Path, place: int, scrape: Callable[[], Awaitable[str]]) -> None:
         self._folder = folder
-        self._path = folder / f"worker-{index}.sock"
+        self._path = folder / f"worker-{place}.sock"
         self._scrape = scrape
         self._server: asyncio.Server | None = None
 

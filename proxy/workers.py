@@ -204,6 +204,9 @@ class _Supervisor:
             return
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
+        for other, listener in enumerate(self._listeners):
+            if other != index:
+                listener.close()
         status = 1
         try:
             status = _serve(
@@ -219,6 +222,9 @@ class _Supervisor:
     def _pass_on(self, number: int, frame: object) -> None:
         if number != signal.SIGHUP:
             self._stopping = True
+            # A port that nobody accepts on any more must not go on taking connections.
+            for listener in self._listeners:
+                listener.close()
         for pid in list(self._workers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

@@ -33,6 +33,8 @@ _AWAY = (
     errors.ClusterDownError,
     errors.TryAgainError,
     errors.MasterDownError,
+    errors.ClusterError,
+    errors.RedisClusterException,
     OSError,
     TimeoutError,
 )
