@@ -134,9 +134,9 @@ def _endless(path: str) -> tuple[str, bytes, bytes]:
     if "streamGenerateContent" in path:
         return events, b"", _sse(_CANDIDATE)
     if path.endswith("/converse-stream"):
-        delta = {"contentBlockIndex": 0, "delta": {"text": "river "}}
+        words = {"contentBlockIndex": 0, "delta": {"text": "river "}}
         kind = "application/vnd.amazon.eventstream"
-        return kind, _aws("messageStart", {"role": "assistant"}), _aws("contentBlockDelta", delta)
+        return kind, _aws("messageStart", {"role": "assistant"}), _aws("contentBlockDelta", words)
     return events, b"", _chat_chunk()
 
 
