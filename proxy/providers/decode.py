@@ -6,16 +6,17 @@ Must never: raise, or let a small body unfold without limit.
 
 from __future__ import annotations
 
-import importlib
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+
+import brotli
+import zstandard
 
 #: Most that one body is unfolded to before inspection gives up.
 MAX_BYTES = 1 << 30
 _STEP_BYTES = 1 << 18
-#: These engines take no limit for their output: 64 bytes unfold to a few megabytes at most.
-_FOREIGN_STEP_BYTES = 64
+#: A block of zstandard takes four bytes and unfolds to 128 KiB at most.
+_ZSTD_STEP_BYTES = 64
 #: Above this a ratio of more than ``_MAX_RATIO`` is taken for a bomb.
 _RATIO_FROM_BYTES = 1 << 26
 _MAX_RATIO = 200
@@ -47,34 +48,41 @@ class Inflater:
             data = self._engine.unconsumed_tail or self._engine.unused_data
 
 
-class _Foreign:
-    """An engine with one method from bytes to bytes."""
+class _Brotli:
+    """Brotli, whose few bytes can unfold to megabytes: taken in bounded steps."""
 
-    def __init__(self, step: Callable[[bytes], bytes]) -> None:
-        self._step = step
+    def __init__(self) -> None:
+        self._engine = brotli.Decompressor()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The plain bytes. A small input step bounds what a single one can unfold to."""
-        for start in range(0, len(data), _FOREIGN_STEP_BYTES):
-            yield self._step(data[start : start + _FOREIGN_STEP_BYTES])
+        """The plain bytes. Raises ``brotli.error``."""
+        engine = self._engine
+        while not engine.is_finished():
+            yield engine.process(data, output_buffer_limit=_STEP_BYTES)
+            data = b""
+            if engine.can_accept_more_data():
+                return
 
 
-def _foreign(encoding: str) -> _Foreign | None:
-    """Brotli and zstandard, where an interpreter or a library brings them."""
-    engines: dict[str, tuple[tuple[str, str], ...]] = {
-        "br": (("brotli", "Decompressor"), ("brotlicffi", "Decompressor")),
-        "zstd": (("compression.zstd", "ZstdDecompressor"), ("zstandard", "ZstdDecompressor")),
-    }
-    for module, name in engines.get(encoding, ()):
-        try:
-            engine: Any = getattr(importlib.import_module(module), name)()
-        except (ImportError, AttributeError):
-            continue
-        if module == "zstandard":
-            engine = engine.decompressobj()
-        step = getattr(engine, "process", None) or engine.decompress
-        return _Foreign(step)
-    return None
+class _Zstandard:
+    """Zstandard. Its engine takes no limit, so a small input step bounds what it unfolds to."""
+
+    def __init__(self) -> None:
+        self._engine = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The plain bytes. Raises ``zstandard.ZstdError``."""
+        for start in range(0, len(data), _ZSTD_STEP_BYTES):
+            yield self._engine.decompress(data[start : start + _ZSTD_STEP_BYTES])
+
+
+_ENGINES: dict[str, Callable[[], Inflater | _Brotli | _Zstandard]] = {
+    "gzip": lambda: Inflater("gzip"),
+    "x-gzip": lambda: Inflater("gzip"),
+    "deflate": lambda: Inflater("deflate"),
+    "br": _Brotli,
+    "zstd": _Zstandard,
+}
 
 
 class Decoder:
@@ -87,22 +95,18 @@ class Decoder:
     __slots__ = ("_read", "_steps", "_written", "readable")
 
     def __init__(self, encodings: str) -> None:
-        self._steps: list[Inflater | _Foreign] = []
+        self._steps: list[Inflater | _Brotli | _Zstandard] = []
         self._read = 0
         self._written = 0
         self.readable = True
         for encoding in reversed([e.strip().lower() for e in encodings.split(",")]):
-            step: Inflater | _Foreign | None
             if encoding in ("", "identity", "aws-chunked"):
                 continue
-            if encoding in ("gzip", "x-gzip", "deflate"):
-                step = Inflater(encoding.removeprefix("x-"))
-            else:
-                step = _foreign(encoding)
-            if step is None or len(self._steps) >= 2:
+            engine = _ENGINES.get(encoding)
+            if engine is None or len(self._steps) >= 2:
                 self.readable = False
                 return
-            self._steps.append(step)
+            self._steps.append(engine())
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The plain bytes, in bounded steps; nothing more once unreadable."""

@@ -6,7 +6,9 @@ import gzip
 import zlib
 from typing import Any
 
+import brotli
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,11 +69,15 @@ def test_reads_the_same_however_split(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("fixture", ALL, ids=NAMES)
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate", "br", "zstd"])
 def test_reads_the_same_compressed(fixture: Fixture, encoding: str) -> None:
     body = fixture.body
     if encoding == "gzip":
         packed = gzip.compress(body)
+    elif encoding == "br":
+        packed = brotli.compress(body)
+    elif encoding == "zstd":
+        packed = zstandard.compress(body)
     else:
         engine = zlib.compressobj(wbits=-15 if encoding == "raw deflate" else 15)
         packed = engine.compress(body) + engine.flush()

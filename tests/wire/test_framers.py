@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import tracemalloc
 from typing import Any
 
+import brotli
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -255,10 +258,31 @@ def test_memory_stays_constant() -> None:
 
 
 def test_a_small_body_that_unfolds_without_end() -> None:
-    import gzip
+    plain = b" " * 90_000_000
+    for encoding, pack in (
+        ("gzip", gzip.compress),
+        ("br", lambda data: brotli.compress(data, quality=4)),
+        ("zstd", zstandard.compress),
+    ):
+        bomb = pack(plain)
+        decoder = Decoder(encoding)
+        tracemalloc.start()
+        unfolded = sum(len(piece) for piece in decoder.feed(bomb))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert not decoder.readable, encoding
+        assert unfolded < 80_000_000, encoding
+        assert peak < 10_000_000, encoding
 
-    bomb = gzip.compress(b" " * 90_000_000, 9)
-    decoder = Decoder("gzip")
-    unfolded = sum(len(piece) for piece in decoder.feed(bomb))
-    assert not decoder.readable
-    assert unfolded < 80_000_000
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_members_of_one_body_follow_each_other(encoding: str) -> None:
+    pack = {"gzip": gzip.compress, "zstd": zstandard.compress}[encoding]
+    body = pack(b'{"model":"m","choices":[],') + pack(b'"usage":{"prompt_tokens":3}}')
+    endpoint = recognise("openai", "openai", "POST", "/v1/chat/completions", "", {})
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    parser = response_parser(endpoint, NO_FACTS, 200, headers)
+    for at in range(len(body)):
+        parser.feed(body[at : at + 1])
+    usage = parser.close(complete=True)
+    assert (usage.model_served, usage.input_tokens) == ("m", 3)
