@@ -23,7 +23,12 @@ def state_checks(app: App) -> None:
 
     def store() -> Component:
         if app.store.available:
-            return Component()
+            kind = app.store.settings.url.partition(":")[0]
+            workers, offset = app.store.replicas(), app.store.clock.offset_seconds
+            return Component(
+                detail=f"{kind}; {workers} worker{'s' if workers > 1 else ''} in the fleet; "
+                f"its clock {offset:+.3f} s from this machine's"
+            )
         return Component(
             State.DEGRADED,
             f"the store does not answer: {app.store.link.last_error or 'not reached yet'}",
@@ -33,7 +38,8 @@ def state_checks(app: App) -> None:
 
     def ledger() -> Component:
         if app.ledger.lag_seconds < 5:
-            return Component()
+            waiting, lag = app.ledger.pending_records, app.ledger.lag_seconds
+            return Component(detail=f"{waiting} finished calls wait for the store; lag {lag:.1f} s")
         return Component(
             State.DEGRADED,
             f"{app.ledger.pending_records} finished calls wait in the journal for the store",
@@ -42,7 +48,7 @@ def state_checks(app: App) -> None:
 
     def journal() -> Component:
         if not app.journal.waiting_for_disk and not app.journal.lost_records:
-            return Component()
+            return Component(detail=f"{_size_bytes(app.journal.directory) / 1e6:.1f} MB on disk")
         return Component(
             State.DEGRADED,
             f"the journal can't be written ({app.journal.last_error}): "
@@ -52,13 +58,14 @@ def state_checks(app: App) -> None:
 
     def detection() -> Component:
         if not app.engine.faults:
-            return Component()
+            series = app.engine.health()["series"]
+            return Component(detail=f"{series} series watched; no detector set aside")
         names = ", ".join(sorted(app.engine.faults))
         return Component(State.DEGRADED, f"detectors that failed: {names}", "see the log")
 
     def settings() -> Component:
         if app.last_config_error is None:
-            return Component()
+            return Component(detail=app.settings.source or "no file; the defaults are in force")
         return Component(
             State.DEGRADED,
             "the last change of the configuration was refused: " + app.last_config_error,

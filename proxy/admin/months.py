@@ -95,7 +95,9 @@ def _sum(days: Mapping[float, Counts], starts: Sequence[float], name: str) -> in
 def _running(
     days: Mapping[float, Counts], starts: Sequence[float], length: int
 ) -> list[int | None]:
-    """Spend since the month began, at the end of each day; ``None`` where no day is yet."""
+    """Spend since the month began, at the end of each day; ``None`` where nothing is known."""
+    if not any(at in days for at in starts):
+        return [None] * length
     sums = accumulate(days[at].cost_nano_usd if at in days else 0 for at in starts)
     return [*sums, *[None] * (length - len(starts))]
 

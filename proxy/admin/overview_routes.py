@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from detection.types import TOTAL, Mode
+from detection.types import TOTAL, Mode, unpair
 from proxy.admin.bands import expected_band
 from proxy.admin.deps import AdminDeps
 from proxy.admin.finishes import RecentFinishes
@@ -111,17 +111,18 @@ class OverviewRoutes:
     async def first_call(self, request: web.Request) -> web.Response:
         """``GET /api/v1/first-call``: whether any call was ever counted, and the latest."""
         require_all_projects(request)
-        seen, providers, agents, models = await asyncio.gather(
-            *(self._reader.last_seen(by, 1) for by in ("total", "provider", "agent", "model"))
+        seen, providers, pairs = await asyncio.gather(
+            *(self._reader.last_seen(by, 1) for by in ("total", "provider", "agent_model"))
         )
         last = next(iter(seen.values()), None)
+        agent, model = unpair(next(iter(pairs))) if pairs else (None, None)
         return json_response(
             {
                 "seen": bool(seen),
                 "at": last,
                 "provider": next(iter(providers), None),
-                "agent": next(iter(agents), None),
-                "model": next(iter(models), None),
+                "agent": agent,
+                "model": model,
             }
         )
 

@@ -63,7 +63,10 @@ async def _provide(console: Console, port: int) -> None:
     try:
         await provider.start(port)
     except OSError as error:
-        console.print(f"[red]demo:[/] port {port} can't be used: {os.strerror(error.errno or 0)}", highlight=False)
+        console.print(
+            f"[red]demo:[/] port {port} can't be used: {os.strerror(error.errno or 0)}",
+            highlight=False,
+        )
         raise typer.Exit(1) from None
     console.print(f"a provider in OpenAI's format on {provider.url}, until you press Ctrl-C")
     try:

@@ -98,6 +98,11 @@ def ordinary(caller: Caller, at: float, dice: random.Random) -> int:
     return max(0, round(dice.gauss(mean, 0.3 * mean**0.75)))
 
 
+def _step(age: float) -> int:
+    """Seconds between deltas of an hour so old: as fine as the store keeps it."""
+    return 10 if age < 2 * 3600 else 300 if age < 50 * 3600 else 3600
+
+
 class Filler:
     """Counts deltas as one replica would, in order."""
 
@@ -124,9 +129,7 @@ class Filler:
         dice = random.Random(seed)
         deltas: list[Delta] = []
         for hour in range(int(now // 3600) - 24 * days, int(now // 3600)):
-            deltas += self._spread(
-                callers, hour * 3600, 3600, 300 if now - hour * 3600 < 50 * 3600 else 3600, dice
-            )
+            deltas += self._spread(callers, hour * 3600, 3600, _step(now - hour * 3600), dice)
         hour = int(now // 3600)
         deltas += self._spread(callers, hour * 3600, now - hour * 3600, 10, dice)
         await self.send(deltas)

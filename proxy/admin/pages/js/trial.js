@@ -33,7 +33,7 @@ function Progress({ trial, error }) {
   if (error) return html`<${Failure} error=${error} />`;
   if (!trial) return html`<p class="muted">Starting…</p>`;
   if (trial.state === "failed") return html`<p class="note" data-tone="crit">${trial.error}</p>`;
-  if (trial.state === "done") return null;
+  if (trial.result) return null;
   return html`<p>Replaying ${count(trial.read)} of ${trial.of ? count(trial.of) : "the"} calls, through the same gate, detection and policies as live traffic…</p>
     <${Bar} share=${trial.of ? Math.min(0.79, trial.read / trial.of) : 0} label="Replayed" />`;
 }

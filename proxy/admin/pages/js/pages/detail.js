@@ -2,7 +2,7 @@
 import { html, useMemo, useState } from "../../vendor/preact-htm.module.js";
 import { query } from "../api.js";
 import { Chart, perHour } from "../chart.js";
-import { DIMENSIONS, change, count, money, percent } from "../format.js";
+import { DIMENSIONS, change, count, duration, money, percent } from "../format.js";
 import { Badge, Card, Exports, Learning, Loaded, Segments, State, Table, useData } from "../ui.js";
 import { Hand } from "../actions.js";
 
@@ -70,11 +70,18 @@ function Facts({ data }) {
       </dd>
       ${view && html`<dt>Normal at this hour</dt><dd>${view.usual_calls_half_hour === null ? "too little known yet" : `${count(Math.round(view.usual_calls_half_hour * 10) / 10)} calls in half an hour`}</dd>`}
       ${view && html`<dt>Last hour</dt><dd>${count(view.calls_3600)} calls, ${money(view.cost_3600_nano_usd)}</dd>`}
-      ${records.map(([name, most]) => html`<dt key=${name}>Record, ${name.replaceAll("_", " ")}</dt><dd>${name.includes("cost") || name.includes("usd") ? money(most) : count(most)}</dd>`)}
+      ${records.map(([name, most]) => html`<dt key=${name}>${recordName(name)}</dt><dd>${!most ? "not known yet" : name.startsWith("cost") ? money(most) : count(most)}</dd>`)}
       ${view && Object.keys(view.untrusted).length > 0 && html`<dt>Cried wolf</dt><dd>${Object.keys(view.untrusted).join(", ")}: informs only for a week</dd>`}
       ${view && view.off.length > 0 && html`<dt>Detectors off</dt><dd>${view.off.join(", ")}</dd>`}
     </dl>
   <//>`;
+}
+
+const RECORDS = { calls: "Most calls", cost: "Most spend", steady: "Most calls, steadily," };
+
+function recordName(name) {
+  const [, kind, seconds] = /^([a-z]+)_(\d+)$/.exec(name) || [];
+  return RECORDS[kind] ? `${RECORDS[kind]} in ${duration(Number(seconds))}` : name.replaceAll("_", " ");
 }
 
 function Parts({ data, path }) {

@@ -59,8 +59,10 @@ function Standing({ incidents }) {
   </div>`;
 }
 
+// The worst last, so that it lies on top.
 function marksOf(incidents) {
-  const rows = (incidents && incidents.incidents) || [];
+  const rows = [...((incidents && incidents.incidents) || [])];
+  rows.sort((a, b) => TIERS.indexOf(a.worst) - TIERS.indexOf(b.worst));
   return rows.map((i) => ({ id: i.id, at: i.since || i.opened_at, tier: i.worst, label: `${signal(i.signal)}, ${scope(i.series)}` }));
 }
 
