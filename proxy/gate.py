@@ -28,6 +28,7 @@ from proxy.providers.base import Refusal
 from proxy.settings import BlastRadiusSettings, BudgetSettings, LimitSettings, ProtectSettings
 
 _STREAM_SLACK = 1.25
+_SAID = {word: (("x-tokenweir-decision", word),) for word in ("throttle", "block")}
 _MOST_SHADOWED = 500
 _LATEST_SHADOWED = 20
 Cut = Callable[[Series, Refusal], object]
@@ -277,17 +278,14 @@ class Gate:
                 return None
             word, refusal = "throttle", say.by_throttle(action, now, wait, link)
         else:
-            word, refusal = "block", say.by_action(action, link)
+            if active.refusal is None or active.refusal.link != link:
+                active.refusal = say.by_action(action, link)
+            word, refusal = "block", active.refusal
         if not enforced:
             decision.might(word, action.rule, action.series)
             return None
         self._abandon_probe(decision)
-        return Decision(
-            word,
-            refusal=refusal,
-            rule=action.rule,
-            headers=(("x-tokenweir-decision", word),),
-        )
+        return Decision(word, refusal=refusal, rule=action.rule, headers=_SAID[word])
 
     def _reserve(
         self, ctx: RequestContext, plan: Plan, decision: Decision, now: float, *, final: bool

@@ -13,6 +13,7 @@ from dataclasses import replace
 from detection.types import Action, ActionKind, Mode, Series, unpair
 from proxy.context import RequestContext
 from proxy.gate_rules import Match, mildest
+from proxy.providers.base import Refusal
 from proxy.settings import BlastRadiusSettings, ProtectSettings
 
 #: Strongest first: what is looked at first decides.
@@ -38,6 +39,7 @@ class ActiveAction:
         "mode",
         "probes",
         "rate",
+        "refusal",
         "running",
     )
 
@@ -49,6 +51,8 @@ class ActiveAction:
         self.last = action.since
         #: After a block: calls that must stay healthy before all may pass again.
         self.probes = int(action.detail.get("probes", 0)) if action.detail.get("half_open") else 0
+        #: What its calls are told, once it was put into words.
+        self.refusal: Refusal | None = None
         self.running = 0
         self.healthy = 0
         self.failed = False
