@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 from detection.forecast import Forecast, forecast
+from detection.story import scope_words
 from detection.types import TOTAL, Dimension, Series, Tier
 from proxy.alerts.message import Attachment, Message
 from proxy.alerts.settings import ReportSchedule
@@ -29,6 +30,7 @@ from proxy.store.series import DAY, HOUR, Counts
 DAY_SECONDS = 86_400.0
 _MOST_VALUES = 500
 _LISTED = 50
+_EVENTS = 15
 _FORECAST_SECONDS = 35 * DAY_SECONDS
 #: Room above what was seen: budgets by the month, limits by the busiest day.
 _BUDGET_ROOM, _LIMIT_ROOM = 1.25, 2.0
@@ -49,12 +51,29 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """One incident of the period, as people read of it. Times in epoch seconds."""
+
+    id: str
+    opened_at: float
+    severity: str
+    state: str
+    scope: str
+    signal: str
+    story: str
+    cost_nano_usd: int
+    seconds_to_detect: float
+    root_cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class Anomalies:
     """What happened in the period. Money in nano-USD.
 
     ``let_through`` is what incidents cost while they stood. ``stopped`` is an
     estimate: refused calls at the mean cost of the same key's other calls.
-    ``seconds_to_detect`` is the median from the change to the incident.
+    ``seconds_to_detect`` is the median from the change to the incident. ``worst``
+    holds the gravest, dearest first.
     """
 
     by_severity: dict[str, int]
@@ -64,6 +83,7 @@ class Anomalies:
     seconds_to_detect: float | None
     let_through: int
     stopped: int
+    worst: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +112,8 @@ class Report:
     anomalies: Anomalies
     forecast: Forecast | None
     suggestions: tuple[Suggestion, ...]
+    #: What the same span before this one cost; ``None`` where nothing was counted then.
+    previous_nano_usd: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -151,6 +173,7 @@ async def make_report(
     """Gather a report; with ``project`` only what is counted by project alone."""
     scope = TOTAL if project is None else Series(Dimension.PROJECT, project)
     days = await counters.history(scope, DAY, start, end - 1)
+    earlier = await counters.history(scope, DAY, start - (end - start), start - 1)
     total = _row(project or "all", days, None)
     tables: dict[str, tuple[Row, ...]] = {}
     if project is None:
@@ -187,6 +210,7 @@ async def make_report(
         anomalies=_anomalies(found, tables.get(str(Dimension.KEY), (total,))),
         forecast=ahead,
         suggestions=tuple(_suggest(tables, len(line))),
+        previous_nano_usd=sum(c.cost_nano_usd for _, c in earlier) if earlier else None,
     )
 
 
@@ -239,6 +263,25 @@ def _anomalies(found: Sequence[Incident], keys: Sequence[Row]) -> Anomalies:
         stopped=sum(
             round(row.cost_nano_usd / row.requests * row.refused) for row in keys if row.requests
         ),
+        worst=tuple(
+            _event(incident)
+            for incident in sorted(found, key=lambda i: (i.cost_nano_usd, i.worst), reverse=True)
+        )[:_EVENTS],
+    )
+
+
+def _event(incident: Incident) -> Event:
+    return Event(
+        id=incident.id,
+        opened_at=incident.opened_at,
+        severity=incident.worst.label,
+        state=str(incident.state),
+        scope=clean(scope_words(incident.series), 120),
+        signal=str(incident.signal),
+        story=clean(incident.story, 400),
+        cost_nano_usd=incident.cost_nano_usd,
+        seconds_to_detect=incident.opened_at - incident.since,
+        root_cause=clean(incident.root_cause or incident.resolution, 200),
     )
 
 

@@ -1,7 +1,7 @@
-"""Reports as JSON, CSV and HTML with charts; PDF stands in :mod:`proxy.reports_pdf`.
+"""Reports as files: JSON and CSV here, pages in ``reports_html`` and ``reports_pdf``.
 
-Owns: the layout. Must never: need anything from outside to be read: no
-script, no font, no picture by URL.
+Owns: what is said first, the geometry of the charts, the forms without layout.
+Must never: work out a figure that :mod:`proxy.reports` did not.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+import math
 from dataclasses import asdict, dataclass
-from html import escape
 
-from proxy.alerts.text import dollars, moment
+from proxy.alerts.text import dollars
 from proxy.reports import Report, Row, day_name
 
 MEDIA_TYPES = {
@@ -22,7 +21,20 @@ MEDIA_TYPES = {
     "html": "text/html",
     "pdf": "application/pdf",
 }
-TITLES = {"project": "Teams", "model": "Models", "agent": "Agents", "key": "Keys"}
+TITLES = {
+    "project": "Spend by team",
+    "model": "Spend by model",
+    "agent": "Spend by agent",
+    "key": "Spend by key",
+}
+NOTES = (
+    "Money is counted call by call in billionths of a dollar, from the tokens that the providers "
+    "report and their list prices or your own.",
+    "Let through: what calls of an incident's scope cost from its onset to its end. Stopped: an "
+    "estimate, refused calls at the mean cost of the same key's other calls.",
+    "Suggested budgets: the month at this rate and a quarter more. Suggested limits: twice the "
+    "busiest day.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,8 @@ def render(report: Report, form: str) -> bytes:
     if form == "csv":
         return to_csv(report).encode()
     if form == "html":
+        from proxy.reports_html import to_html
+
         return to_html(report).encode()
     if form == "pdf":
         from proxy.reports_pdf import to_pdf
@@ -53,15 +67,15 @@ def render(report: Report, form: str) -> bytes:
 
 
 def day_bars(report: Report, width: float, height: float) -> list[Bar]:
-    """Spend by day as upright bars."""
-    most = max((cost for _, cost in report.days), default=0) or 1
+    """Spend by day as upright bars under the scale of :func:`scale_of`."""
+    top = scale_of(report)[-1]
     step = width / max(1, len(report.days))
     return [
         Bar(
-            place * step + step * 0.1,
-            height - cost / most * height,
-            step * 0.8,
-            cost / most * height,
+            place * step + step * 0.12,
+            height - cost / 1e9 / top * height,
+            step * 0.76,
+            cost / 1e9 / top * height,
             day_name(ts),
             dollars(cost),
         )
@@ -69,13 +83,32 @@ def day_bars(report: Report, width: float, height: float) -> list[Bar]:
     ]
 
 
-def share_bars(rows: Sequence[Row], width: float, line: float) -> list[Bar]:
-    """Shares as level bars, one line each."""
-    most = max((row.share for row in rows), default=0.0) or 1.0
-    return [
-        Bar(0, place * line, row.share / most * width, line * 0.7, row.value, f"{row.share:.1%}")
-        for place, row in enumerate(rows)
-    ]
+def scale_of(report: Report) -> list[float]:
+    """The steps of the days' scale in dollars, round numbers from zero to above the most.
+
+    >>> _steps(37.0)
+    [0.0, 10.0, 20.0, 30.0, 40.0]
+    """
+    return _steps(max((cost for _, cost in report.days), default=0) / 1e9)
+
+
+def _steps(most: float) -> list[float]:
+    if most <= 0:
+        return [0.0, 1.0]
+    power: float = 10.0 ** math.floor(math.log10(most / 4))
+    step = next(unit * power for unit in (1, 2, 2.5, 5, 10) if unit * power * 5 >= most)
+    return [step * place for place in range(math.ceil(most / step) + 1)]
+
+
+def short_dollars(usd: float) -> str:
+    """Dollars for a scale.
+
+    >>> short_dollars(2_500.0), short_dollars(0.5), short_dollars(20.0)
+    ('$2.5k', '$0.50', '$20')
+    """
+    if usd >= 1_000:
+        return f"${usd / 1_000:g}k"
+    return f"${usd:g}" if usd >= 1 or usd == 0 else f"${usd:.2f}"
 
 
 def to_csv(report: Report) -> str:
@@ -101,6 +134,9 @@ def to_csv(report: Report) -> str:
         writer.writerow(["day", day_name(ts), "", "", "", "", cost, ""])
     for name, count in report.anomalies.by_severity.items():
         writer.writerow(["incidents", name, count, "", "", "", "", ""])
+    for event in report.anomalies.worst:
+        told = f"{event.severity} {event.signal} {event.scope}"
+        writer.writerow(["incident", told, "", "", "", "", event.cost_nano_usd, ""])
     for one in report.suggestions:
         kind = f"suggested {one.period} limit"
         limit = round(one.limit_usd * 1e9)
@@ -108,114 +144,96 @@ def to_csv(report: Report) -> str:
     return out.getvalue()
 
 
-def headline(report: Report) -> list[tuple[str, str]]:
-    """The figures that come first."""
-    found, ahead = report.anomalies, report.forecast
+def span_of(report: Report) -> str:
+    """The days that it is about."""
+    return f"{day_name(report.start)} to {day_name(report.end - 1)}"
+
+
+def mean_of(report: Report) -> str:
+    """The mean of the days, in words."""
+    mean = sum(cost for _, cost in report.days) / max(1, len(report.days))
+    return f"mean {dollars(round(mean))} a day"
+
+
+def headline(report: Report) -> list[tuple[str, str, str]]:
+    """The figures that come first: name, figure, what to know beside it."""
+    found, ahead, total = report.anomalies, report.forecast, report.total
     wait = found.seconds_to_detect
-    lines = [
-        ("Spend", dollars(report.total.cost_nano_usd)),
-        ("Calls", f"{report.total.requests:,}"),
-        ("Tokens", f"{report.total.tokens:,}"),
-        ("Incidents", f"{found.incidents} ({found.false_alarms} false alarms)"),
-        ("Time to detect", "–" if wait is None else f"{wait:.0f} s (median)"),
-        ("Let through", dollars(found.let_through)),
-        ("Stopped", f"about {dollars(found.stopped)}"),
+    million = total.cost_nano_usd / total.tokens * 1e6 if total.tokens else None
+    return [
+        ("Spend", dollars(total.cost_nano_usd), _against(report)),
+        ("Calls", f"{total.requests:,}", f"{_per(total.errors, total.requests)} failed"),
+        (
+            "Tokens",
+            large(total.tokens),
+            "" if million is None else f"{dollars(round(million))} a million",
+        ),
+        (
+            "Month's end",
+            "–" if ahead is None else dollars(ahead.expected),
+            "too little history for a forecast"
+            if ahead is None
+            else f"80 %: {dollars(ahead.low)} to {dollars(ahead.high)}",
+        ),
+        ("Incidents", f"{found.incidents:,}", f"{found.false_alarms:,} called false alarms"),
+        ("Time to detect", "–" if wait is None else seconds(wait), "median, from the change on"),
+        ("Let through", dollars(found.let_through), "what incidents cost while they stood"),
+        ("Stopped", f"≈ {dollars(found.stopped)}", f"{total.refused:,} calls refused"),
     ]
-    if ahead is not None:
-        span = f"{dollars(ahead.low)} to {dollars(ahead.high)}"
-        lines.append(("Month's end", f"{dollars(ahead.expected)} ({span})"))
-    return lines
 
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#16202e}
-h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}
-table{border-collapse:collapse;width:100%}th,td{padding:.3em .6em;text-align:right}
-th:first-child,td:first-child{text-align:left}tr+tr{border-top:1px solid #d8dee8}
-dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(11em,1fr));gap:1em}
-dt{color:#5a6778;font-size:.85em}dd{margin:0;font-size:1.15em;font-weight:600}
-svg{width:100%;height:auto}rect{fill:#2563eb}text{font-size:11px;fill:#5a6778}
-@media(prefers-color-scheme:dark){body{background:#0f1623;color:#e6ebf2}
-tr+tr{border-color:#2b3648}rect{fill:#60a5fa}dt,text{color:#9aa7b8;fill:#9aa7b8}}
-"""
+def _against(report: Report) -> str:
+    before = report.previous_nano_usd
+    if not before:
+        return "nothing was counted before"
+    change = report.total.cost_nano_usd / before - 1
+    return f"{change:+.0%} on {dollars(before)} before"
 
 
-def to_html(report: Report) -> str:
-    """A page that stands alone."""
-    head = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
-        for name, value in headline(report)
-    )
-    parts = [f"<dl>{head}</dl>", "<h2>Spend by day</h2>", _day_chart(report)]
-    for name, rows in report.tables.items():
-        if rows:
-            parts += [f"<h2>{TITLES[name]}</h2>", _share_chart(rows[:10]), _table(rows)]
+def _per(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "none"
+
+
+def large(count: int) -> str:
+    """A count in three digits.
+
+    >>> large(12_345_678), large(980)
+    ('12.3 M', '980')
+    """
+    for size, word in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if count >= size:
+            return f"{count / (size if word != 'k' else 1e3):,.1f} {word}"
+    return f"{count:,}"
+
+
+def seconds(wait: float) -> str:
+    """A span as people say it.
+
+    >>> seconds(0.4), seconds(95), seconds(7_300)
+    ('under 1 s', '95 s', '2.0 h')
+    """
+    if wait < 1:
+        return "under 1 s"
+    if wait < 120:
+        return f"{wait:.0f} s"
+    return f"{wait / 60:.0f} min" if wait < 7_200 else f"{wait / 3_600:.1f} h"
+
+
+def summary(report: Report) -> str:
+    """The period in two sentences."""
+    parts = [f"{dollars(report.total.cost_nano_usd)} were spent on {report.total.requests:,} calls"]
+    for name, word in (("project", "team"), ("model", "model"), ("agent", "agent")):
+        rows = report.tables.get(name, ())
+        if rows and rows[0].share >= 0.2:
+            parts.append(f"{word} {rows[0].value} had {rows[0].share:.0%} of it")
+            break
+    if report.days:
+        ts, most = max(report.days, key=lambda day: day[1])
+        if most:
+            parts.append(f"the dearest day was {day_name(ts)} with {dollars(most)}")
     found = report.anomalies
-    counts = [("Severity", found.by_severity), ("Cause", found.by_cause)]
-    for title, table in counts:
-        rows_html = "".join(
-            f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{count}</td></tr>"
-            for name, count in table.items()
-        )
-        parts.append(f"<h2>Incidents by {title.lower()}</h2><table>{rows_html}</table>")
-    if report.suggestions:
-        rows_html = "".join(
-            f"<tr><td>{escape(one.dimension)} {escape(one.value)}</td>"
-            f"<td>${one.limit_usd:,.2f} a {one.period}</td><td>{escape(one.why)}</td></tr>"
-            for one in report.suggestions
-        )
-        parts.append(f"<h2>Suggested budgets and limits</h2><table>{rows_html}</table>")
-    scope = f" for {escape(report.project)}" if report.project else ""
-    span = f"{moment(report.start)} to {moment(report.end)}"
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<meta name='viewport' content='width=device-width'><title>{escape(report.title)}</title>"
-        f"<style>{_STYLE}</style></head><body><h1>{escape(report.title)}{scope}</h1>"
-        f"<p>{span}; made {moment(report.made_at)}.</p>{''.join(parts)}</body></html>"
-    )
-
-
-def _table(rows: Sequence[Row]) -> str:
-    lines = "".join(
-        f"<tr><td>{escape(row.value)}</td><td>{row.requests:,}</td><td>{row.tokens:,}</td>"
-        f"<td>{row.errors:,}</td><td>{row.refused:,}</td><td>{dollars(row.cost_nano_usd)}</td>"
-        f"<td>{row.share:.1%}</td></tr>"
-        for row in rows
-    )
-    names = ("", "Calls", "Tokens", "Errors", "Refused", "Cost", "Share")
-    head = "".join(f"<th scope='col'>{name}</th>" for name in names)
-    return f"<table><tr>{head}</tr>{lines}</table>"
-
-
-def _day_chart(report: Report) -> str:
-    width, height = 720.0, 160.0
-    bars = day_bars(report, width, height)
-    rects = "".join(
-        f"<rect x='{b.x:.1f}' y='{b.y:.1f}' width='{b.width:.1f}' height='{b.height:.1f}'>"
-        f"<title>{b.label}: {b.value}</title></rect>"
-        for b in bars
-    )
-    ends = ""
-    if bars:
-        ends = (
-            f"<text x='0' y='{height + 16}'>{bars[0].label}</text>"
-            f"<text x='{width}' y='{height + 16}' text-anchor='end'>{bars[-1].label}</text>"
-        )
-    return (
-        f"<svg viewBox='0 0 {width:.0f} {height + 22:.0f}' role='img' "
-        f"aria-label='Spend by day'>{rects}{ends}</svg>"
-    )
-
-
-def _share_chart(rows: Sequence[Row]) -> str:
-    line, left, width = 22.0, 220.0, 440.0
-    rects = "".join(
-        f"<text x='0' y='{b.y + 14:.0f}'>{escape(b.label[:34])}</text>"
-        f"<rect x='{left}' y='{b.y:.1f}' width='{max(b.width, 1):.1f}' height='{b.height:.1f}'/>"
-        f"<text x='{left + b.width + 6:.1f}' y='{b.y + 14:.0f}'>{b.value}</text>"
-        for b in share_bars(rows, width, line)
-    )
-    return (
-        f"<svg viewBox='0 0 720 {line * len(rows):.0f}' role='img' "
-        f"aria-label='Share of spend'>{rects}</svg>"
-    )
+    severe = sum(found.by_severity.get(name, 0) for name in ("critical", "emergency"))
+    second = f"{found.incidents} incidents were opened, {severe} of them critical or worse."
+    if found.incidents == 1:
+        second = "One incident was opened."
+    return "; ".join(parts) + f". {second if found.incidents else 'No incident was opened.'}"

@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -93,11 +95,37 @@ async def test_every_form_holds_the_same_money(report: Report) -> None:
     assert sum(int(r["cost_nano_usd"]) for r in rows if r["kind"] == "project") == 24_000_000_000
     page = render(report, "html").decode()
     assert "$24.00" in page
-    assert page.count("<svg") >= 2
+    assert page.count("<rect class='bar'") == len(report.days)
+    assert page.count("<div class='share'>") == sum(map(len, report.tables.values()))
+    assert "a launch" in page
     assert "<img" not in page
     assert not re.search(r"(?i)<[^>]*\b(src|href)=|<script", page)
+    assert json.loads(render(report, "json"))["anomalies"]["worst"][0]["severity"] == "critical"
     pdf = render(report, "pdf")
     assert pdf.startswith(b"%PDF-")
+
+
+def text_of(pdf: bytes, folder: Path) -> str:
+    """What a reader sees, by poppler."""
+    tool = shutil.which("pdftotext")
+    if tool is None:
+        pytest.skip("pdftotext (poppler-utils) is not installed")
+    (folder / "r.pdf").write_bytes(pdf)
+    done = subprocess.run([tool, "-layout", folder / "r.pdf", "-"], capture_output=True, check=True)
+    return done.stdout.decode()
+
+
+async def test_the_pdf_says_what_the_page_says(report: Report, tmp_path: Path) -> None:
+    told = text_of(render(report, "pdf"), tmp_path)
+    for part in (
+        "$24.00",
+        "Spend by team",
+        "support-triage",
+        "75.0%",
+        "a launch",
+        "$98.00 a month",
+    ):
+        assert part in told, part
 
 
 async def test_a_scheduled_report_is_a_message_with_the_file(store: Store, tmp_path: Path) -> None:
