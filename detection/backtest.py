@@ -19,6 +19,8 @@ from detection.types import Action, ActionKind, Mode, Observation, Series, Tier,
 
 SWEEP_SECONDS = 60.0
 TICK_SECONDS = 1.0
+IDLE_SECONDS = 7200.0
+HALF_HOUR_SECONDS = 1800.0
 WEEK_SECONDS = 7 * 86400.0
 #: Alarms of one series within this are one episode.
 EPISODE_SECONDS = 900.0
@@ -120,6 +122,7 @@ class Backtest:
         self._tokens: dict[str, tuple[float, float]] = {}
         self._swept = 0.0
         self._ticked = 0.0
+        self._called = 0.0
         self._last: dict[tuple[Series, Tier], float] = {}
 
     def feed(self, o: Observation) -> list[dict[str, Any]]:
@@ -127,25 +130,37 @@ class Backtest:
         summary, ts = self.summary, o.ts
         summary.observations += 1
         if not summary.first:
-            summary.first = self._swept = self._ticked = ts
+            summary.first = self._swept = self._ticked = self._called = ts
         if ts > summary.last:
             summary.last = ts
         if o.key is not None:
             summary.keys.add(o.key)
         summary.cost_nano_usd += o.cost_nano_usd or 0
+        lines: list[dict[str, Any]] = []
+        if ts - self._ticked >= TICK_SECONDS:
+            self._tick(ts, lines)
+        self._called = ts
         if self._active:
             self._stop(o)
         told = self.engine.observe(o)
-        lines: list[dict[str, Any]] = []
         if told:
             self._take(told, ts, lines)
-        if ts - self._ticked >= TICK_SECONDS:
-            self._ticked = ts
-            self._enforce(self.policy.tick(ts, self.engine.renewed), lines)
-            if ts - self._swept >= SWEEP_SECONDS:
-                self._swept = ts
-                self._take(self.engine.sweep(ts), ts, lines)
         return lines
+
+    def _tick(self, ts: float, lines: list[dict[str, Any]]) -> None:
+        """What a proxy does as time goes by: sweep each minute, climb ladders each second.
+
+        In a silence of more than two hours nothing is under way but what lasts for
+        days: there a sweep each half-hour, in which the silence is learned, is enough.
+        """
+        while ts - self._swept >= SWEEP_SECONDS:
+            idle = self._swept - self._called >= IDLE_SECONDS
+            step = HALF_HOUR_SECONDS if idle else SWEEP_SECONDS
+            now = self._swept = min(self._swept + step, ts)
+            self._take(self.engine.sweep(now), now, lines)
+            self._enforce(self.policy.tick(now, self.engine.renewed), lines)
+        self._ticked = ts
+        self._enforce(self.policy.tick(ts, self.engine.renewed), lines)
 
     def finish(self) -> list[dict[str, Any]]:
         """A last sweep at the end of the stream."""

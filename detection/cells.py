@@ -136,8 +136,8 @@ class Registry:
     def _shed_states(self) -> None:
         """Drop the eighth of series that are idle the longest, with all that points to them."""
         idle = sorted(
-            (s for s in self.states.values() if s.series.dimension not in WIDE and not s.evidence),
-            key=lambda s: (s.window.bucket, s.series),
+            (s for s in self.states.values() if s.series != TOTAL),
+            key=lambda s: (bool(s.evidence), s.window.bucket, s.series),
         )
         gone = {s.series for s in idle[: max(1, len(self.states) // 8)]}
         for series in gone:

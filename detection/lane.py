@@ -33,6 +33,8 @@ from detection.types import (
 STOPPED = frozenset(("block", "unavailable", "disabled", "forbidden"))
 #: Client errors that are the provider's business: too slow, too early, too many.
 NOT_OWN = frozenset((408, 409, 425, 429))
+#: No call costs a million dollars or has a million billion tokens.
+MOST = 10**15
 ROOM = 16
 LATEST = 6
 SUSPECT_SECONDS = 6 * 3600.0
@@ -72,9 +74,9 @@ class Lane:
              fingerprint, _, client, _, _, _, action, *_) = o  # fmt: skip
             if action is not None and action != "allow" and action in STOPPED:
                 return []
+            bucket = int(ts) // 10
             if ts > self.now:
                 self.now = ts
-            bucket = int(ts) // 10
             identity: tuple[Any, ...] = (key, agent, project, user, provider, endpoint, model)
             if tags:
                 identity += (tuple(tags.items()),)
@@ -93,9 +95,14 @@ class Lane:
                 else error_type not in NOT_FAILURES
             ) and (not throttled)
             if cost is not None:
+                if cost.__class__ is not int or not 0 <= cost <= MOST:
+                    cost = _whole(cost)
                 cell.cost += cost
             if input_tokens is not None or output_tokens is not None:
-                cell.tokens += (input_tokens or 0) + (output_tokens or 0)
+                tokens = (input_tokens or 0) + (output_tokens or 0)
+                if tokens.__class__ is not int or not 0 <= tokens <= MOST:
+                    tokens = _whole(tokens)
+                cell.tokens += tokens
             if finish:
                 cell.finish[finish] = cell.finish.get(finish, 0) + 1
             if client is not None and client not in cell.clients:
@@ -333,6 +340,15 @@ class Lane:
             if cell.calls and cell.start <= bucket:
                 told = more(told, self._book(cell, None, now))
         return told
+
+
+def _whole(value: float) -> int:
+    """A count that a careless writer of observations left as a fraction, or out of bounds.
+
+    >>> _whole(1.5), _whole(-3), _whole(1e300)
+    (1, 0, 1000000000000000)
+    """
+    return int(min(max(value, 0), MOST)) if value == value else 0
 
 
 def more(told: list[Verdict] | None, further: list[Verdict] | None) -> list[Verdict] | None:
