@@ -136,7 +136,7 @@ def test_a_scope_matches_a_dimension_and_a_pattern() -> None:
 
 
 def test_a_window_without_an_offset_is_utc() -> None:
-    window = ExpectedWindow(datetime(2026, 1, 1), datetime(2026, 1, 2))  # noqa: DTZ001
+    window = ExpectedWindow(datetime(2026, 1, 1), datetime(2026, 1, 2))
     assert window.span() == (START, START + DAY)
 
 
