@@ -199,11 +199,26 @@ class Engine(Lane):
         evidence = state.evidence.get(signal) if state is not None else None
         return evidence.last if evidence is not None else None
 
-    def dismiss(self, signal: Signal, series: Series, now: float) -> None:
-        """A person called an alarm false: hold the signal at info on that series for a while."""
+    def dismiss(
+        self,
+        signal: Signal,
+        series: Series,
+        now: float,
+        *,
+        fingerprint: str | None = None,
+        count: float = 0.0,
+    ) -> None:
+        """A person called an alarm false: hold the signal at info on that series for a while.
+
+        Of a loop, ``fingerprint`` and how often it was seen in the window make that very
+        call a habit of its owner.
+        """
         state = self._registry.states.get(series)
         if state is not None:
             self._combiner.cried_wolf(state, signal, now)
+        owner = self._registry.owners.get(series)
+        if owner is not None and fingerprint is not None:
+            owner.repeats.allow(fingerprint, count, now)
 
     def finish_learning(self, series: Series | None = None) -> None:
         """Take what was seen as an imported history: statistical rules act from now on."""

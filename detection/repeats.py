@@ -159,6 +159,12 @@ class Repeats:
         habit[2] = max(habit[2], count)
         return False
 
+    def allow(self, fingerprint: str, count: float, ts: float) -> None:
+        """A person called this loop meant: it is a habit from now on, up to twice its count."""
+        entry = self.entries.get(fingerprint)
+        seen = entry.count(ts, self.half) if isinstance(entry, Repeat) else 0.0
+        self.habits[fingerprint] = [HABIT_DAYS, int(ts / DAY_SECONDS), max(count, seen)]
+
     def grow(self, session: str, tokens: int, ts: float) -> int:
         """Steps in a row by which a session's input grew by the same amount."""
         row = self.growth.get(session)

@@ -106,8 +106,15 @@ class Judge:
 
     def dismissed(self, incident: Incident) -> None:
         """A person called an incident a false alarm: trust its signals less on that series."""
+        looped = incident.detail.get("fingerprint")
         for signal in incident.signals:
-            self.engine.dismiss(Signal(signal), incident.series, self._now())
+            self.engine.dismiss(
+                Signal(signal),
+                incident.series,
+                self._now(),
+                fingerprint=looped if signal == Signal.AGENT_LOOP else None,
+                count=incident.observed,
+            )
 
     def configure(self, detection: DetectionSettings, policies: PolicySettings) -> None:
         """Take new settings; what was learned and what is in force stay."""
