@@ -189,7 +189,7 @@ _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def redact_processor(
-    logger: Any, method: str, event: MutableMapping[str, Any]
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """A structlog processor: the last one before the renderer."""
     for name, value in list(event.items()):
