@@ -37,7 +37,11 @@ _AWAY = (
     errors.RedisClusterException,
     OSError,
     TimeoutError,
+    # The client library writes to a transport that was lost a moment ago.
+    AttributeError,
 )
+#: A script met a key whose slot is on its way to another node.
+_MOVED_AWAY = "non local key"
 _WRITES_REFUSED = ("OOM", "MISCONF", "NOREPLICAS")
 
 REFUSED_SECONDS = 5.0
@@ -127,6 +131,8 @@ class Connection:
                     text = f"{'OOM ' if isinstance(error, errors.OutOfMemoryError) else ''}{text}"
                     self._refused = self._monotonic(), text[:200]
                     raise StoreRefusedError(text[:200]) from None
+                if _MOVED_AWAY in text:
+                    raise StoreUnavailableError(text[:200]) from None
                 raise
         self.breaker.succeeded()
         self.answered = True

@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 from proxy.clock import Clock
 from proxy.store.connection import Connection
 from proxy.store.control_book import TOMBSTONE_SECONDS, Book, Record, load, parse, save
-from proxy.store.errors import StoreError
+from proxy.store.errors import StoreError, StoreSchemaError
 from proxy.store.scripts import load as load_script
 from proxy.store.settings import StoreSettings
 from proxy.store.tasks import cancel
@@ -35,6 +35,11 @@ from proxy.store.tasks import cancel
 REPLICA_GONE_SECONDS = 6
 CHANGES = 500
 OVERLAP_MICROSECONDS = 5_000_000
+
+#: Of everything in the store. A later version writes its own, and the oldest that
+#: can still read what it writes; stores of before there was a version have none.
+SCHEMA_VERSION = 1
+OLDEST_READER = 1
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +76,8 @@ class Controls:
         self._put, self._sync = load_script("control_put"), load_script("control_sync")
         base = f"{settings.key_prefix}:{{ctl}}:"
         self._keys = [base + k for k in ("live", "dead", "ver", "exp", "died", "sum")]
-        self._sync_keys = [*self._keys, f"{base}replicas", f"{base}data", f"{base}dropped"]
+        more = ("replicas", "data", "dropped", "schema")
+        self._sync_keys = [*self._keys, *(f"{base}{name}" for name in more)]
         self._channel = f"{base}news"
         self.replicas = 1
         self.synced_at: float | None = None
@@ -252,6 +258,8 @@ class Controls:
         ------
         StoreError
             No answer; what is known stays in force.
+        StoreSchemaError
+            The data is of a version that this one can't read.
         """
         args = [
             self._worker,
@@ -260,10 +268,12 @@ class Controls:
             int(TOMBSTONE_SECONDS),
             self._data_name or uuid.uuid4().hex,
             CHANGES,
+            f"{SCHEMA_VERSION} {OLDEST_READER}",
         ]
         sent_at = self._clock.monotonic()
         reply = await self._link.run(self._sync, self._sync_keys, args)
         received_at = self._clock.monotonic()
+        _check_schema(_text(reply[8]))
         store_time = int(reply[0]) + int(reply[1]) / 1e6
         self._clock.heard(store_time, sent_at=sent_at, received_at=received_at)
         data_name = _text(reply[2])
@@ -273,13 +283,13 @@ class Controls:
             self._changed.set()
         self.replicas = max(1, int(reply[5]))
         self._since = int(float(reply[7]))
-        for data in reply[8:]:
+        for data in reply[9:]:
             record = parse(data)
             if record is not None:
                 self._accept(record)
         self._expire(float(int(reply[0])))
         same = self._book.count == int(reply[3]) and self._book.checksum == int(float(reply[4]))
-        if not same and len(reply) - 8 < CHANGES:
+        if not same and len(reply) - 9 < CHANGES:
             await self._compare_all(0 if lost else int(float(reply[6])))
         self.synced_at = received_at
 
@@ -332,6 +342,15 @@ class Controls:
             "reasserted": self.reasserted,
             "snapshot_error": self.snapshot_error,
         }
+
+
+def _check_schema(written: str) -> None:
+    by, _, oldest = written.partition(" ")
+    if int(oldest or 0) > SCHEMA_VERSION:
+        raise StoreSchemaError(
+            f"the store holds data of schema {by}, which needs a reader of schema {oldest} or "
+            f"later; this version reads up to {SCHEMA_VERSION}"
+        )
 
 
 def _text(value: Any) -> str:

@@ -33,6 +33,7 @@ from proxy.store.settings import StoreSettings
 
 WINDOWS = {"1h": 3600, "24h": 86400, "30d": 30 * 86400}
 PAGE = 200
+FLEET_BACK = 30
 
 _RESOLUTIONS_ROW = [list(r) for r in RESOLUTIONS]
 
@@ -140,7 +141,10 @@ class Counters:
             _dumps(payload),
         ]
         sent_at = self._clock.monotonic()
-        reply = await self._link.run(self._batch, [f"{prefix}r:{batch.replica}"], args)
+        keys = [f"{prefix}r:{batch.replica}"]
+        if self._settings.is_cluster:
+            keys += self._touched(batch, others)
+        reply = await self._link.run(self._batch, keys, args)
         received_at = self._clock.monotonic()
         store_time = int(reply[2]) + int(reply[3]) / 1e6
         self._clock.heard(store_time, sent_at=sent_at, received_at=received_at)
@@ -152,6 +156,26 @@ class Counters:
             (names[row[0]], [(int(b[0]), Counts.of(b[1:])) for b in row[1:]]) for row in reply[5]
         ]
         return BatchReply(True, False, last, tuple(_text(a) for a in reply[4]), fleet)
+
+    def _touched(self, batch: Batch, others: dict[str, str]) -> list[str]:
+        """Every key that the script may touch, for a cluster that moves slots.
+
+        Only then does the server turn the script away as a whole; it would end
+        half done at the first key that had already moved.
+        """
+        prefix = self.prefix(batch.shard)
+        now = int(self._clock() // TEN_SECONDS.seconds)
+        keys = {f"{prefix}i:{dimension}": None for dimension in others}
+        for delta in batch.deltas:
+            for name in (series_id(delta.series), others[delta.series.dimension]):
+                for resolution in RESOLUTIONS:
+                    bucket = delta.bucket * TEN_SECONDS.seconds // resolution.seconds
+                    chunk = bucket // resolution.chunk
+                    keys[f"{prefix}c:{name}:{resolution.letter}{chunk}"] = None
+                for recent in (now - FLEET_BACK, now + 1):
+                    chunk = recent // TEN_SECONDS.chunk
+                    keys[f"{prefix}c:{name}:{TEN_SECONDS.letter}{chunk}"] = None
+        return list(keys)
 
     # ---- questions ----
 

@@ -24,3 +24,7 @@ class StoreForbiddenError(StoreError):
 
 class ConflictError(StoreError):
     """The document is not at the version that the caller expected."""
+
+
+class StoreSchemaError(StoreForbiddenError):
+    """The store's data is of a later version than this one can read."""

@@ -123,8 +123,8 @@ class Counts(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[int]) -> Counts:
-        """From a row of the store, which may leave trailing zeros out."""
-        return cls(*values)
+        """From a row of the store: zeros at the end left out, columns of a later version added."""
+        return cls(*values[:WIDTH])
 
     def plus(self, other: Counts) -> Counts:
         """Column by column."""

@@ -19,7 +19,7 @@ from proxy.store.controls import Controls
 from proxy.store.counters import Counters, UsageRow
 from proxy.store.documents import Documents
 from proxy.store.embedded import EmbeddedStore
-from proxy.store.errors import StoreError, StoreForbiddenError
+from proxy.store.errors import StoreError, StoreForbiddenError, StoreSchemaError
 from proxy.store.leases import Leases
 from proxy.store.scripts import Script
 from proxy.store.series import Counts, Resolution
@@ -70,7 +70,8 @@ class Store:
         Raises
         ------
         StoreForbiddenError
-            Where the store's user may not run scripts, or the password is wrong.
+            Where the store's user may not run scripts, or the password is wrong; as
+            StoreSchemaError where its data is too new.
         EmbeddedStoreError
             Where the embedded server can't be started.
         """
@@ -85,8 +86,11 @@ class Store:
         try:
             await self.link.run(_CHECK, ["check"], [], patient=True)
             await self.controls.reconcile()
+        except StoreSchemaError:
+            await self._let_go()
+            raise
         except StoreForbiddenError as error:
-            await self.link.close()
+            await self._let_go()
             raise StoreForbiddenError(
                 "the store refuses what Tokenweir needs (EVALSHA, EVAL, and the commands "
                 f"its scripts call): {error}"
@@ -101,6 +105,9 @@ class Store:
     async def stop(self) -> None:
         """Send what waits, close, and let go of the embedded server."""
         await self.controls.stop()
+        await self._let_go()
+
+    async def _let_go(self) -> None:
         await self.link.close()
         if self.embedded is not None:
             await self.embedded.stop()

@@ -4,10 +4,12 @@
 -- KEYS[7]     replicas (sorted set by last heartbeat, epoch seconds)
 -- KEYS[8]     name of this store's data: lost with it
 -- KEYS[9]     highest version among tombstones that were thrown away
+-- KEYS[10]    schema of this store's data: "<written by> <oldest version that reads it>"
 -- ARGV        1 replica, 2 seconds until a silent replica is gone, 3 changes since this
---             version, 4 seconds that tombstones are kept, 5 a name for new data, 6 most changes
+--             version, 4 seconds that tombstones are kept, 5 a name for new data, 6 most changes,
+--             7 schema to write down where there is none, or an older one
 -- Reply       [seconds, microseconds, data name, live documents, checksum, replicas,
---              highest thrown away, last version told, records...]
+--              highest thrown away, last version told, schema, records...]
 --
 -- Where the store takes no writes the heartbeat is lost, the answer isn't.
 
@@ -21,6 +23,12 @@ if writable then
   if not data then redis.call('SET', KEYS[8], ARGV[5]) end
 end
 data = data or ARGV[5]
+
+local schema = redis.call('GET', KEYS[10])
+if not schema or tonumber(string.match(schema, '^%d+')) < tonumber(string.match(ARGV[7], '^%d+')) then
+  if writable then redis.call('SET', KEYS[10], ARGV[7]) end
+  schema = ARGV[7]
+end
 
 local checksum = tonumber(redis.call('GET', KEYS[6]) or '0')
 local expired = not writable and {} or redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, 500)
@@ -50,7 +58,7 @@ local reply = {
   time[1], time[2], data,
   redis.call('HLEN', KEYS[1]), string.format('%.0f', checksum % 4294967296),
   redis.call('ZCARD', KEYS[7]), string.format('%.0f', dropped),
-  #names > 0 and names[#names] or ARGV[3],
+  #names > 0 and names[#names] or ARGV[3], schema,
 }
 for i = 1, #names, 2 do
   local record = redis.call('HGET', KEYS[1], names[i]) or redis.call('HGET', KEYS[2], names[i])

@@ -20,6 +20,8 @@ for _, member in ipairs(members) do
     local letter, width, first, last = span[1], span[2], span[3], span[4]
     for chunk = math.floor(first / width), math.floor(last / width) do
       local all = redis.pcall('HGETALL', prefix .. 'c:' .. id .. ':' .. letter .. chunk)
+      -- A key of a wrong type counts nothing; one that has moved away is an error.
+      if all.err and not string.find(all.err, 'WRONGTYPE', 1, true) then return all end
       for i = 1, all.err and 0 or #all, 2 do
         local bucket = chunk * width + tonumber(all[i])
         if bucket >= first and bucket <= last then
