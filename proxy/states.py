@@ -100,8 +100,28 @@ def state_readings(app: App) -> Callable[[], Iterable[Reading]]:
         tiers = Counter(incident.tier.label for incident in app.incidents.known_active())
         for tier, count in tiers.items():
             yield Reading("tokenweir_incidents_open", (tier,), count)
+        yield from _budgets(app)
+        outbox = app.alerts.outbox
+        yield Reading("tokenweir_notifications_pending", (), outbox.pending)
+        for outcome, count in list(outbox.outcomes.items()):
+            yield Reading("tokenweir_notifications_total", outcome, count)
 
     return read
+
+
+def _budgets(app: App) -> Iterator[Reading]:
+    """Where budgets in dollars stand; those whose period has not begun here are left out."""
+    for counter in app.gate.counters:
+        if counter.rule.kind != "budget" or counter.rule.metric != "cost" or not counter.span.name:
+            continue
+        labels = (counter.rule.name, counter.scope)
+        account = counter.account
+        for name, nano_usd in (
+            ("tokenweir_budget_limit_usd", counter.rule.limit),
+            ("tokenweir_budget_spent_usd", counter.used_now),
+            ("tokenweir_budget_reserved_usd", account.reserved + account.others),
+        ):
+            yield Reading(name, labels, nano_usd / 1e9)
 
 
 def _size_bytes(folder: Path) -> int:

@@ -24,7 +24,9 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 p, figcaption { color: var(--soft); } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line);
   font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; } caption { text-align: left; }
+th:first-child, td:first-child { text-align: left; } table { margin-bottom: 1.2rem; }
+caption { text-align: left; color: var(--soft); padding-bottom: .2rem; }
+.key { display: inline-block; width: .8em; height: .8em; border-radius: .15em; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
 figure { margin: 0; border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; }
 svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
@@ -50,7 +52,10 @@ def page(trials: Sequence[Trial], proposal: Proposal | None, difference: str) ->
         else "If nothing was wrong in this time, each stop below is a false one; if something was, "
         "the dollars are what it would have saved.</p>",
         _comparison(trials),
-        "<h2>Spend and what would have been stopped, by day</h2><div class='charts'>",
+        "<h2>Spend and what would have been stopped, by day</h2>",
+        "<p><span class='key' style='background: var(--mark); opacity: .55'></span> spent "
+        "<span class='key' style='background: var(--bad)'></span> of it stopped</p>",
+        "<div class='charts'>",
         *(_days(trial) for trial in trials),
         "</div><h2>Whom it would have hurt</h2>",
         *(_hurt(trial) for trial in trials),

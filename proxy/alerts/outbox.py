@@ -13,6 +13,7 @@ isn't put in again; those that can't be delivered rest in ``outbox_dead``.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -92,6 +93,9 @@ class Outbox:
         self.delivered = 0
         self.dead = 0
         self.failures: dict[tuple[str, str], int] = {}
+        #: Deliveries by (receiver, outcome): delivered, retried or dead; and what waits.
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.pending = 0
         self.lanes: set[str] = set()
 
     def configure(
@@ -119,6 +123,7 @@ class Outbox:
         for document in sorted(waiting, key=_age):
             heads.setdefault(document.body["message"]["lane"], document)
         self.lanes = set(heads)
+        self.pending = len(waiting)
         due = [document for document in heads.values() if document.at <= now]
         if due:
             done = await asyncio.gather(*map(self._try, due), return_exceptions=True)
@@ -183,6 +188,7 @@ class Outbox:
         attempts = letter.attempts + 1
         if outcome.delivered:
             self.delivered += 1
+            self.outcomes[message.receiver, "delivered"] += 1
             await self._documents.doc_put(
                 SENT, message.id, {"receiver": message.receiver}, at=now, ttl_seconds=_SENT_SECONDS
             )
@@ -208,6 +214,7 @@ class Outbox:
                 attempts=attempts,
                 gives_up=gives_up,
             )
+            self.outcomes[message.receiver, "dead" if gives_up else "retried"] += 1
             if not gives_up:
                 wait = next_wait(self._settings, attempts, outcome)
                 await self._documents.doc_put(PENDING, message.id, failed.as_dict(), at=now + wait)
