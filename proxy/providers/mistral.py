@@ -48,8 +48,10 @@ class MistralReader(CompatibleReader):
         elif kind == "conversation.response.error":
             self.fail({"error": doc})
         elif kind == "function.call.delta":
-            self._calls.setdefault(text(doc.get("tool_call_id")), str(doc.get("name"))[:128])
-            self.tools = list(self._calls.values())
+            call = text(doc.get("tool_call_id"), 128)
+            if call not in self._calls and len(self._calls) < 512:
+                self._calls[call] = ""
+                self.add_tool(doc.get("name"))
         elif kind == "tool.execution.started":
             self.add_server_tool(doc.get("name"))
         elif kind == "message.output.delta":

@@ -80,12 +80,14 @@ class CompatibleReader(Reader):
             self.text_bytes += len(text(choice.get("text"), 1 << 20) or "")
             return
         for member in ("content", "reasoning_content", "reasoning"):
-            self.text_bytes += len(text(message.get(member), 1 << 24) or "")
-        for call in items(message, "tool_calls"):
-            if isinstance(call, dict):
-                self.add_tool(
-                    part(call, "function").get("name") or part(call, "custom").get("name")
-                )
+            if member in message and isinstance(words := message[member], str):
+                self.text_bytes += len(words)
+        if "tool_calls" in message:
+            for call in items(message, "tool_calls"):
+                if isinstance(call, dict):
+                    self.add_tool(
+                        part(call, "function").get("name") or part(call, "custom").get("name")
+                    )
         if message.get("function_call"):
             self.add_tool(part(message, "function_call").get("name"))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import orjson
@@ -208,6 +209,11 @@ class CountReader(Reader):
                 return
 
 
+@lru_cache(maxsize=256)
+def _media_type(value: str) -> str:
+    return value.partition(";")[0].strip().lower()
+
+
 class BodyParser:
     """Reads one response body: decompresses, frames, and lets the reader gather."""
 
@@ -224,7 +230,7 @@ class BodyParser:
 
     def __init__(self, reader: Reader, status: int, headers: Headers) -> None:
         self._reader = reader
-        self._type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        self._type = _media_type(headers.get("content-type", ""))
         encoding = headers.get("content-encoding")
         self._decoder = Decoder(encoding) if encoding else None
         self._block = bytearray()

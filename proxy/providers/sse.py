@@ -127,9 +127,10 @@ class SSEFramer:
                         break
                     after = end + behind
                     if mode is _PADDED:
-                        after = find(b'"', after) + 4
-                        if not starts(b'"}\n\n', after - 4):
+                        close = find(b'"', after)
+                        if not starts(b'"}\n\n', close):
                             break
+                        after = close + 4
                     elif mode is _SPACED:
                         after = _after_spaces(data, after)
                         if after < 0:
