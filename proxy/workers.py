@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -107,11 +108,22 @@ def _serve(
         loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(app.reload()))
         if index == 0:
             _tell_ready(settings, app)
+        _settle_memory()
         await stop.wait()
         await app.stop()
         return 0
 
     return uvloop.run(live())
+
+
+def _settle_memory() -> None:
+    """What was built at the start stays: the collector need not look at it again and again.
+
+    Calls leave no cycles behind, so that it may also look less often.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _tell_ready(settings: Settings, app: App) -> None:

@@ -122,7 +122,7 @@ limits:
 
 def configuration() -> str:
     lines = [
-        f"  - {{name: limit-{i}, by: [key], match: {{key: [key_{i:012x}]}}, requests: 1000, per: day}}"
+        f"  - {{name: limit-{i}, by: [key], match: {{key: [key_{i:012x}]}}, requests: 9, per: day}}"
         for i in range(99)
     ]
     lines.append("  - {name: everyone, by: [key], requests: 1000000000, per: day}")
@@ -273,7 +273,11 @@ async def main(options: argparse.Namespace) -> None:
             if passed < 2 * calls:
                 raise SystemExit(f"only {passed} calls passed: {dict(app.runtime.decisions)}")
             total = statistics.median(plain)
-            print(f"{'whole call, without sockets':<34}{total:8.1f} us (median of blocks)")
+            quiet = statistics.quantiles(plain, n=20)[0]
+            print(
+                f"{'whole call, without sockets':<34}{total:8.1f} us "
+                f"(median of blocks; {quiet:.1f} in the quietest twentieth)"
+            )
             stages = {
                 name: max(0.0, (seconds / calls - timer.empty) * 1e6)
                 for name, seconds in timer.seconds.items()
