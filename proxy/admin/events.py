@@ -57,6 +57,11 @@ class EventHub:
         """Whether anyone listens: what is only for the eye need not be made else."""
         return bool(self._subscribers)
 
+    @property
+    def count(self) -> int:
+        """How many dashboards are open."""
+        return len(self._subscribers)
+
     def publish(self, kind: str, data: Any, project: str | None = None) -> None:
         """Send ``data`` (JSON) to everyone who may see it; never waits.
 
