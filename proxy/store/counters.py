@@ -129,7 +129,8 @@ class Counters:
             entries.append(
                 [series_id(series), series.dimension, series.value, delta.bucket, delta.counts]
             )
-        others = {s.dimension: series_id(Series(s.dimension, OTHER)) for s in order}
+        # orjson takes plain strings alone for keys, and a dimension may be an enum's member.
+        others = {str(s.dimension): series_id(Series(s.dimension, OTHER)) for s in order}
         payload = {"r": _RESOLUTIONS_ROW, "o": others, "s": entries}
         args: list[Any] = [
             prefix,

@@ -106,7 +106,8 @@ class Server:
 
     def settings(self, **given: object) -> StoreSettings:
         """Settings for this server, patient enough for a busy test machine."""
-        fields = {"url": self.url, "timeout_seconds": 0.5, "reconcile_seconds": 0.2}
+        fields = {"url": self.url, "timeout_seconds": 2.0, "reconcile_seconds": 0.2}
+        fields["connect_timeout_seconds"] = 5.0
         return StoreSettings.model_validate(fields | given)
 
     def start(self) -> None:

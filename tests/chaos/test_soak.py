@@ -1,0 +1,20 @@
+"""A short soak: books that agree, and nothing that leaks."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.soak import soak
+
+
+@pytest.mark.slow
+def test_half_a_minute_of_everything(tmp_path: Path) -> None:
+    found = asyncio.run(soak(0.5, tmp_path))
+    assert found["sound"], found
+    assert found["reloads"] + found["store_restarts"] >= 1
+    assert min(found[kind] for kind in ("json", "stream", "hang-up", "websocket")) > 0
+    start, _, end = found["descriptors"]
+    assert end <= start + 8, found
