@@ -16,7 +16,30 @@ export function whenSignedOut(callback) {
   onSignedOut = callback;
 }
 
-export async function call(method, path, body) {
+const running = new Set();
+let leaving = false;
+
+export function call(method, path, body) {
+  // Whoever asks while the session ends is on a page that is about to go.
+  if (leaving) return new Promise(() => {});
+  const asked = ask(method, path, body).finally(() => running.delete(asked));
+  running.add(asked);
+  return asked;
+}
+
+// Ends the session once nothing that needs it is under way.
+export async function signOut() {
+  disconnect();
+  leaving = true;
+  try {
+    await Promise.allSettled([...running]);
+    await ask("DELETE", "/api/v1/session");
+  } finally {
+    leaving = false;
+  }
+}
+
+async function ask(method, path, body) {
   let response;
   try {
     response = await fetch(path, {
@@ -48,7 +71,6 @@ export async function call(method, path, body) {
 
 export const get = (path) => call("GET", path);
 export const post = (path, body = {}) => call("POST", path, body);
-export const del = (path) => call("DELETE", path);
 
 export function query(parameters) {
   const found = new URLSearchParams();

@@ -1,6 +1,6 @@
 // Navigation and top bar. Owns: the frame around every page.
 import { html, useEffect, useState } from "../vendor/preact-htm.module.js";
-import { del } from "./api.js";
+import { signOut } from "./api.js";
 import { DIMENSIONS } from "./format.js";
 import { Badge } from "./ui.js";
 
@@ -52,7 +52,7 @@ export function Top({ info, live, menu, onMenu, onLeft }) {
 
 function Leave({ onLeft }) {
   const leave = async () => {
-    await del("/api/v1/session");
+    await signOut();
     onLeft();
   };
   return html`<button class="button" data-kind="plain" type="button" onClick=${leave}>Sign out</button>`;
