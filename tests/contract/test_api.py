@@ -25,7 +25,7 @@ from tests.e2e.test_runaway import STUCK
 from tests.rig import TOKEN, Proxy, Upstream, running_proxy, wait_for
 
 #: Requests per operation; more where somebody has the time.
-EXAMPLES = int(os.environ.get("TOKENWEIR_API_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("TOKENWEIR_API_EXAMPLES", "5"))
 SCHEMA = schemathesis.openapi.from_dict(api_document(VERSION))
 CHECKS = [
     not_a_server_error,
