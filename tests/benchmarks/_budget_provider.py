@@ -35,6 +35,8 @@ class Provider:
     seed: int
     bill: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
+    #: On whose bill a call goes that doesn't say it.
+    otherwise: str = ""
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -47,8 +49,12 @@ class Provider:
                 return
 
     async def _answer(self, request: Received, writer: asyncio.StreamWriter) -> None:
+        if not request.body:
+            writer.write(json_answer({"error": {"message": "only chat completions"}}, 404))
+            await writer.drain()
+            return
         body = json.loads(request.body)
-        run, model = body["metadata"]["run"], body["model"]
+        run, model = (body.get("metadata") or {}).get("run", self.otherwise), body["model"]
         prompt = max(1, len(request.body) // 4)
         wanted = min(1500, int(self._random.lognormvariate(5.0, 0.8)))
         completion = max(1, min(wanted, body.get("max_tokens") or wanted))
@@ -133,6 +139,7 @@ async def client(
     with_max_tokens: bool,
     tries: int = 3,
     small: bool = False,
+    any_refusal_is_final: bool = False,
 ) -> None:
     """Call until the budget has refused a few times; what may be retried is.
 
@@ -169,6 +176,7 @@ async def client(
                 reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
             writer.write(head + data)
             status, final = await _read_answer(reader)
+            final = final or any_refusal_is_final
         except (OSError, asyncio.IncompleteReadError, ValueError):
             spent.broken += 1
             writer = None

@@ -11,6 +11,9 @@ it is started again.
 ``worst_overshoot_…``  the provider's bill above the budget, the worst run.
 ``leaked_nano_usd``    what is neither counted as spent nor can be spent: after the
                        lease has expired, and again once the killed proxy is back.
+``litellm_…``          LiteLLM's proxy with a provider budget of the same size on one
+                       Redis, three of them, the same clients; null where it is not
+                       installed (``tests/benchmarks/peers.sh``).
 ``cut_off_nano_usd``   what was counted above the provider's bill: calls that the
                        kill (or a client's end) cut off count as they were estimated.
 """
@@ -27,6 +30,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import _budget_litellm
 from tests.benchmarks._budget_provider import (
     PRICES,
     SMALL_NANO_USD,
@@ -182,7 +186,29 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         finally:
             fleet.stop()
             server.close()
-    return summary(rows, options)
+        peers = await litellm(Path(folder), provider, upstream, options)
+    return summary(rows, options) | peers
+
+
+async def litellm(
+    folder: Path, provider: Provider, upstream: Upstream, options: argparse.Namespace
+) -> dict[str, Any]:
+    """LiteLLM's worst overshoot with the same clients, ``None`` where it is not installed."""
+    found: dict[str, Any] = {}
+    for kind in ("with_max_tokens", "without"):
+        name = f"litellm_worst_overshoot_nano_usd_{kind}"
+        found[name] = None
+        if _budget_litellm.installed(folder):
+            for n in range(options.litellm_runs):
+                row = await _budget_litellm.one_run(
+                    folder / f"{kind}-{n}",
+                    provider,
+                    upstream,
+                    options.clients,
+                    with_max_tokens=kind == "with_max_tokens",
+                )
+                found[name] = max(found[name] or 0, row["overshoot_nano_usd"])
+    return found
 
 
 def summary(rows: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> dict[str, Any]:
@@ -215,6 +241,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--litellm-runs", type=int, default=3)
     parser.add_argument("--clients", type=int, default=500)
     options = parser.parse_args()
     result = asyncio.run(measure(options))

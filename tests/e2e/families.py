@@ -80,7 +80,7 @@ def _aws(name: str, event: dict[str, Any]) -> bytes:
 
 
 def _chat_chunk() -> bytes:
-    choice = {"index": 0, "delta": {"content": "river "}, "finish_reason": None}
+    choice = {"index": 0, "delta": {"content": "river " * 20}, "finish_reason": None}
     base = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
     return _sse({**base, "choices": [choice]})
 
