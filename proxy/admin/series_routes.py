@@ -25,7 +25,7 @@ from proxy.store.series import Counts
 SORTABLE = (
     "value", "requests", "errors", "refused", "input_tokens", "output_tokens",
     "cached_input_tokens", "cost_nano_usd", "cost_per_request_nano_usd", "error_rate",
-    "output_tokens_per_request", "change",
+    "output_tokens_per_request", "change", "times_median_cost",
 )  # fmt: skip
 _TABLES = ("curve", "parts")
 _MOST_ROWS = 200
@@ -85,7 +85,8 @@ class SeriesRoutes:
         page = rows[offset : offset + limit]
         standing = Standing(self._deps)
         for row in page:
-            row.update(standing.of(Series(by, row["value"])))
+            series = Series(by, row["value"])
+            row.update(standing.of(series) | standing.habits(series))
         if not export:
             await self._add_sparks(by, seconds, page)
         envelope = {
@@ -103,6 +104,7 @@ class SeriesRoutes:
             self._reader.usage(by, seconds), self._reader.usage(by, 2 * seconds)
         )
         both = {row.value: row.counts.cost_nano_usd for row in both_rows}
+        middle = _median([row.counts.cost_nano_usd for row in now_rows])
         found = []
         for row in now_rows:
             cost = row.counts.cost_nano_usd
@@ -113,6 +115,7 @@ class SeriesRoutes:
                     **ratios(row.counts),
                     "previous_cost_nano_usd": before,
                     "change": round(cost / before - 1, 4) if before else None,
+                    "times_median_cost": round(cost / middle, 2) if middle else None,
                 }
             )
         return found
@@ -204,8 +207,11 @@ def _peers(value: str, rows: Sequence[UsageRow]) -> dict[str, Any]:
     """Where a series stands among the others of its dimension."""
     costs = [row.counts.cost_nano_usd for row in rows]
     rank = next((n for n, row in enumerate(rows, 1) if row.value == value), None)
-    middle = sorted(costs)[len(costs) // 2] if costs else None
-    return {"count": len(rows), "rank": rank, "median_cost_nano_usd": middle}
+    return {"count": len(rows), "rank": rank, "median_cost_nano_usd": _median(costs)}
+
+
+def _median(costs: Sequence[int]) -> int | None:
+    return sorted(costs)[len(costs) // 2] if costs else None
 
 
 def _curve_rows(curve: Curve) -> list[dict[str, Any]]:

@@ -68,6 +68,16 @@ class Standing:
             return "quiet"
         return "learning" if view.state == "learning" else "ok"
 
+    def habits(self, series: Series) -> dict[str, float | int | None]:
+        """Usual calls in half an hour at this time, and the most ever in five minutes."""
+        view = self._engine.view(series, self._now) if self._engine is not None else None
+        if view is None:
+            return {"usual_calls_half_hour": None, "record_calls_5_minutes": None}
+        return {
+            "usual_calls_half_hour": view.usual_calls_half_hour,
+            "record_calls_5_minutes": view.records.get("calls_300") or None,
+        }
+
     def view(self, series: Series) -> dict[str, Any] | None:
         """What detection knows of a series, ``None`` where it was not seen yet."""
         view = self._engine.view(series, self._now) if self._engine is not None else None

@@ -143,6 +143,9 @@ async def test_the_table_sorts_searches_pages_and_tells_states(start, client, st
     assert len(triage["spark"]) == 24
     assert 0.85 * triage["cost_nano_usd"] < sum(triage["spark"]) <= triage["cost_nano_usd"]
     assert triage["cost_per_request_nano_usd"] == 8_800_000
+    middle = sorted(costs)[len(costs) // 2]
+    assert triage["times_median_cost"] == pytest.approx(triage["cost_nano_usd"] / middle, abs=0.01)
+    assert triage["record_calls_5_minutes"] is None, "detection has not seen it yet"
     _, found = await get(client, server, f"{path}&sort=value&order=asc&limit=2&offset=1")
     assert [row["value"] for row in found["rows"]] == ["code-review", "invoice-parser"]
     _, found = await get(client, server, f"{path}&q=REPORT")

@@ -1,7 +1,7 @@
 // One dimension as a table: sortable, searchable, with sparklines and states.
 import { html, useEffect, useState } from "../../vendor/preact-htm.module.js";
 import { query } from "../api.js";
-import { DIMENSIONS, change, count, money, percent } from "../format.js";
+import { DIMENSIONS, change, count, money, percent, ratio } from "../format.js";
 import { Badge, Card, Exports, Loaded, Segments, Spark, State, Table, useData } from "../ui.js";
 
 const WINDOWS = ["1h", "24h", "7d", "30d"];
@@ -71,7 +71,14 @@ function columns(by, window_) {
     { id: "spark", title: `Spend, ${window_}`, cell: (row) => html`<${Spark} values=${row.spark} label=${`Spend of ${row.value} over ${window_}`} />` },
     plain("cost_nano_usd", "Spend", money),
     plain("change", "Against before", change),
+    plain("times_median_cost", "Against peers", ratio),
     plain("requests", "Requests", count),
+    {
+      id: "habits",
+      title: html`<span title="Usual calls in half an hour at this time of day; most calls ever in five minutes">Normal / record</span>`,
+      num: true,
+      cell: (row) => html`<span class="muted">${known(row.usual_calls_half_hour)} / ${known(row.record_calls_5_minutes)}</span>`,
+    },
     plain("error_rate", "Errors", percent),
     plain("cost_per_request_nano_usd", "Per request", money),
     plain("input_tokens", "Input", count),
@@ -79,6 +86,8 @@ function columns(by, window_) {
     plain("refused", "Refused", count),
   ];
 }
+
+const known = (value) => (value === null || value === undefined ? "–" : count(Math.round(value * 10) / 10));
 
 function Pager({ total, offset, onMove }) {
   if (total <= PAGE) return null;
