@@ -73,7 +73,8 @@ class Fleet:
         self.proxies = [self._start(n) for n in range(REPLICAS)]
 
     def _start(self, number: int) -> Proxy:
-        return start_proxy(self._folder / f"replica-{number}", self._configuration)
+        folder = self._folder / f"replica-{number}"
+        return start_proxy(folder, self._configuration, ready_seconds=180)
 
     def kill(self, number: int) -> None:
         """End one as a crash would."""
