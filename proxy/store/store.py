@@ -20,7 +20,6 @@ from proxy.store.counters import Counters, UsageRow
 from proxy.store.documents import Documents
 from proxy.store.embedded import EmbeddedStore
 from proxy.store.errors import StoreError, StoreForbiddenError, StoreSchemaError
-from proxy.store.leases import Leases
 from proxy.store.scripts import Script
 from proxy.store.series import Counts, Resolution
 from proxy.store.settings import StoreSettings
@@ -54,7 +53,6 @@ class Store:
         self.counters = Counters(self.link, settings, self.clock)
         self.controls = Controls(self.link, settings, self.clock, data_dir / "controls", worker)
         self.documents = Documents(self.link, settings)
-        self.leases = Leases(self.link, settings, self.clock.monotonic)
 
     @classmethod
     async def open(

@@ -58,13 +58,15 @@ for i, key in ipairs(KEYS) do
     end
   end
 
-  local withheld = account['d:' .. replica] or 0
+  -- An old report that was long on its way says nothing about now.
+  local last = account['q:' .. replica] or 0
+  local late = sequence < last
+  local withheld = late and 0 or account['d:' .. replica] or 0
   if withheld > 0 then
     charged = math.max(0, charged - withheld)
     gone[#gone + 1] = 'd:' .. replica
   end
 
-  local last = account['q:' .. replica] or 0
   if sequence > last then
     if before > 0 and last >= before then used = math.max(0, used - before_used) end
     spent = math.max(spent + used, floor)
@@ -73,7 +75,9 @@ for i, key in ipairs(KEYS) do
   local held = math.max(keep, math.min(want, limit - spent - charged - others), 0)
   local fields = { 's', whole(spent), 'c', whole(charged),
     'q:' .. replica, whole(math.max(sequence, last)) }
-  if held > 0 then
+  if late then
+    held = account['h:' .. replica] or 0
+  elseif held > 0 then
     fields[#fields + 1] = 'h:' .. replica
     fields[#fields + 1] = whole(held)
     fields[#fields + 1] = 'r:' .. replica

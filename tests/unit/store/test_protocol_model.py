@@ -1,4 +1,4 @@
-"""The batch and lease protocols against a pure model, with the real scripts beside it.
+"""The batch and share protocols against a pure model, with the real scripts beside it.
 
 Hypothesis plays the network and the crashes: requests that never arrive,
 replies that never come back, old batches that arrive again and out of order,
@@ -10,8 +10,10 @@ pass its limit.
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
@@ -28,6 +30,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from detection.budget import Account
 from detection.types import Observation
 from proxy.clock import Clock
 from proxy.journal import Journal, JournalSettings
@@ -35,7 +38,7 @@ from proxy.ledger import Ledger
 from proxy.store.connection import Connection
 from proxy.store.counters import Batch, BatchReply, Counters
 from proxy.store.errors import StoreUnavailableError
-from proxy.store.leases import Claim, Leases
+from proxy.store.scripts import load
 from tests.unit.store.support import Server, expected_usage, observation
 
 STEPS = settings(
@@ -45,6 +48,7 @@ STEPS = settings(
     suppress_health_check=list(HealthCheck),
 )
 REPLICAS = st.sampled_from(["a", "b"])
+HOLDERS = st.sampled_from("abc")
 FATES = st.sampled_from(["arrive", "arrive", "arrive", "request lost", "reply lost"])
 JOURNAL = JournalSettings(segment_bytes=4096, sync_seconds=0)
 
@@ -198,75 +202,115 @@ class Counting(Machine):
 
 
 class Sharing(Machine):
-    """Three holders share a budget of 100; holders die, claims arrive late and again."""
+    """Three replicas share a limit of 100; reports get lost, come late and again; replicas die."""
 
     LIMIT = 100
 
     @initialize()
     def begin(self) -> None:
-        self.now = 0.0
+        self.script, self.far = load("hold"), time.time() + 86_400
+        self.born = 0
         self.holders = {name: self._holder() for name in "abc"}
-        self.dead_spent = 0
-        self.late: list[tuple[Leases, Claim]] = []
+        self.of_the_dead = 0
 
     def _holder(self) -> dict[str, Any]:
-        leases = Leases(self.link, self.settings, lambda: self.now)
-        return {"leases": leases, "spent": 0, "risk": 0, "ceiling": 0}
+        self.born += 1
+        account = Account(self.LIMIT)
+        return {"id": f"r{self.born}", "account": account, "last": 0, "open": None, "sent": []}
 
-    def _claim(self, holder: dict[str, Any], ceiling: int) -> Claim:
-        return Claim("b", "p", self.LIMIT, holder["spent"], holder["risk"], ceiling, 3600.0)
+    def _send(self, holder: dict[str, Any], report: Any, ttl: float = 3600.0) -> list[int]:
+        sequence, request = report
+        args = [holder["id"], sequence, ttl, json.dumps([request])]
+        reply = self.run_now(self.link.run(self.script, ["tw:{hold0}:model"], args))
+        return [int(number) for number in reply]
 
-    @rule(name=st.sampled_from("abc"), more=st.integers(-30, 60), lost=st.booleans())
-    def renews(self, name: str, more: int, lost: bool) -> None:
+    def _report(self, holder: dict[str, Any], extra: int) -> Any:
+        """The one that waits for its answer, or a new one."""
+        if holder["open"] is None:
+            account = holder["account"]
+            told = account.report(extra)
+            holder["last"] += 1
+            request = [self.LIMIT, told.used, told.want, told.keep, self.far, 0, 1, 0, 0]
+            holder["open"] = holder["last"], [*request, account.reserved]
+            holder["sent"].append(holder["open"])
+        return holder["open"]
+
+    def _answered(self, holder: dict[str, Any], reply: list[int]) -> None:
+        (_, request), holder["open"] = holder["open"], None
+        spent, charged, held, others = reply
+        holder["account"].acknowledge(
+            request[1], held=held, spent=spent, charged=charged, others=others
+        )
+
+    @rule(name=HOLDERS, extra=st.integers(0, 60), fate=FATES)
+    def reports(self, name: str, extra: int, fate: str) -> None:
         holder = self.holders[name]
-        wanted = max(holder["spent"] + holder["risk"], holder["ceiling"] + more)
-        claim = self._claim(holder, wanted)
-        holder["ceiling"] = min(holder["ceiling"], wanted)
-        (grant,) = self.run_now(holder["leases"].claim([claim]))
-        if not lost:
-            holder["ceiling"] = grant.ceiling
+        report = self._report(holder, extra)
+        if fate != "request lost":
+            reply = self._send(holder, report)
+            if fate == "arrive":
+                self._answered(holder, reply)
 
-    @rule(name=st.sampled_from("abc"), amount=st.integers(1, 40))
+    @rule(name=HOLDERS, which=st.integers(0, 10**6))
+    def arrives_again(self, name: str, which: int) -> None:
+        holder = self.holders[name]
+        if holder["sent"]:
+            self._send(holder, holder["sent"][which % len(holder["sent"])])
+
+    @rule(name=HOLDERS, amount=st.integers(1, 40))
     def reserves(self, name: str, amount: int) -> None:
-        holder = self.holders[name]
-        if holder["spent"] + holder["risk"] + amount <= holder["ceiling"]:
-            holder["risk"] += amount
+        self.holders[name]["account"].reserve(amount)
 
-    @rule(name=st.sampled_from("abc"), actual=st.integers(0, 40))
+    @rule(name=HOLDERS, actual=st.integers(0, 40))
     def settles(self, name: str, actual: int) -> None:
-        holder = self.holders[name]
-        used = min(actual, holder["risk"])
-        holder["spent"] += used
-        holder["risk"] = 0
+        account = self.holders[name]["account"]
+        account.settle(account.reserved, min(actual, account.reserved))
 
-    @rule(name=st.sampled_from("abc"))
+    @rule(name=HOLDERS)
     def reports_and_dies(self, name: str) -> None:
-        """Its last report told all; then its lease is made to end at once."""
+        """What it had told to be at risk stays counted; the rest of its share returns."""
         holder = self.holders[name]
-        claim = self._claim(holder, holder["ceiling"])
-        ended = Claim("b", "p", self.LIMIT, claim.spent, claim.at_risk, claim.ceiling, -1.0)
-        self.run_now(holder["leases"].claim([ended]))
-        self.dead_spent += holder["spent"] + holder["risk"]
+        if holder["open"] is not None:
+            self._answered(holder, self._send(holder, holder["open"]))
+        self._answered(holder, self._send(holder, self._report(holder, 0), ttl=-1.0))
+        self.of_the_dead += holder["account"].mine + holder["account"].reserved
         self.holders[name] = self._holder()
 
     @invariant()
     def never_past_the_limit(self) -> None:
-        if not hasattr(self, "holders"):
-            return
-        held = sum(h["ceiling"] for h in self.holders.values())
-        assert self.dead_spent + held <= self.LIMIT
+        if hasattr(self, "holders"):
+            accounts = [holder["account"] for holder in self.holders.values()]
+            used = sum(account.mine + account.reserved for account in accounts)
+            assert self.of_the_dead + used <= self.LIMIT
 
     def teardown(self) -> None:
         """Nothing leaks: what the living return, one holder can have whole."""
+        spent = self.of_the_dead
         for holder in self.holders.values():
-            holder["spent"] += holder["risk"]
-            holder["risk"] = 0
-            self.run_now(holder["leases"].claim([self._claim(holder, holder["spent"])]))
+            account = holder["account"]
+            account.settle(account.reserved, account.reserved)
+            for _ in range(2):
+                self._answered(holder, self._send(holder, self._report(holder, 0)))
+            spent += account.mine
         last = self._holder()
-        (grant,) = self.run_now(last["leases"].claim([self._claim(last, self.LIMIT)]))
-        spent = self.dead_spent + sum(h["spent"] for h in self.holders.values())
-        assert grant.ceiling == self.LIMIT - spent
+        self._answered(last, self._send(last, self._report(last, self.LIMIT)))
+        assert last["account"].hold == self.LIMIT - spent
         super().teardown()
+
+
+def test_a_late_report_takes_nothing_from_who_moved_on(shared_server: Server) -> None:
+    Sharing.server = shared_server
+    run = Sharing()
+    run.begin()
+    run.reports("a", 0, "arrive")
+    run.reports("a", 60, "arrive")
+    run.arrives_again("a", 0)
+    run.reports("b", 60, "arrive")
+    for name in "ab":
+        run.reserves(name, 40)
+        run.reserves(name, 20)
+        run.never_past_the_limit()
+    run.teardown()
 
 
 def test_counting_is_exactly_once(shared_server: Server) -> None:
