@@ -6,7 +6,6 @@ the summary. Must never: read a file, or hold more than the engine's own state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -26,13 +25,11 @@ WEEK_SECONDS = 7 * 86400.0
 EPISODE_SECONDS = 900.0
 
 _FIELDS = Observation._fields
-_BEFORE = itemgetter(*_FIELDS[: _FIELDS.index("tags")])
-_BETWEEN = itemgetter(*_FIELDS[_FIELDS.index("tags") + 1 : _FIELDS.index("finish_reasons")])
-_AFTER = itemgetter(*_FIELDS[_FIELDS.index("finish_reasons") + 1 :])
+_ALL = itemgetter(*_FIELDS)
 
 
-def observation_of(row: Mapping[str, Any]) -> Observation:
-    """An observation from one decoded JSON line; absent fields are unknown.
+def observation_of(row: dict[str, Any]) -> Observation:
+    """An observation from one decoded JSON line, which it may change; absent fields are unknown.
 
     Raises KeyError or TypeError where ``ts`` is missing or no number.
 
@@ -40,20 +37,15 @@ def observation_of(row: Mapping[str, Any]) -> Observation:
     5.0
     """
     try:
-        found = Observation._make(
-            (
-                *_BEFORE(row),
-                row["tags"] or {},
-                *_BETWEEN(row),
-                tuple(row["finish_reasons"] or ()),
-                *_AFTER(row),
-            )
-        )
+        row["finish_reasons"] = tuple(row["finish_reasons"] or ())
+        if row["tags"] is None:
+            row["tags"] = {}
+        found = Observation._make(_ALL(row))
     except KeyError:
         known = {k: v for k, v in row.items() if k in _FIELDS and v is not None}
         known["finish_reasons"] = tuple(known.get("finish_reasons") or ())
         found = Observation(**{"id": "", **known})
-    return found if type(found.ts) is float else found._replace(ts=float(found.ts))
+    return found if found.ts.__class__ is float else found._replace(ts=float(found.ts))
 
 
 @dataclass(slots=True)
