@@ -79,7 +79,9 @@ def measure(
                 try:
                     fault.run(lab)
                     outcome.survived += 1
-                except AssertionError as error:
+                except MissingError:
+                    raise
+                except Exception as error:
                     if raising:
                         raise
                     outcome.why.append(str(error).splitlines()[0] if str(error) else repr(error))

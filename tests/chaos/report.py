@@ -92,6 +92,7 @@ def main() -> int:
     """Run and print; 1 where a fault was not survived."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="one try of each quick fault")
+    parser.add_argument("--tries", type=int, help="at most so many tries of each")
     parser.add_argument("--rows", default="", help="only these rows, such as 54,67")
     parser.add_argument("--json", type=Path, help="write the table as JSON")
     parser.add_argument("--markdown", type=Path, help="write the table for the documents")
@@ -100,7 +101,7 @@ def main() -> int:
     print(f"row {'fault':<50}{head}{'+p99 ms':>10}{'took':>10}")
     outcomes = run(
         chosen(given.short, given.rows),
-        tries=1 if given.short else None,
+        tries=1 if given.short else given.tries,
         baseline_seconds=0.2 if given.short else 1.0,
     )
     outcomes.sort(key=lambda o: o.row)

@@ -35,7 +35,7 @@ def refused_at_start(lab: Lab, text: str) -> list[str]:
     command = [sys.executable, "-m", "proxy", "serve", "--config", str(file)]
     environment = os.environ | {"OTHER_SECRET": SECRET, "COLUMNS": "400"}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     said = done.stdout + done.stderr
     assert done.returncode == 2, f"exit {done.returncode}: {said[-500:]}"
