@@ -287,7 +287,8 @@ def _own_terms(record: KeyRecord, mode: Mode) -> Terms:
         rules += found
         caps += [cap] if cap is not None else []
     rules += [compile_budget(budget, mode) for budget in record.budgets]
-    own = tuple(replace(rule, name=f"{record.id}.{rule.name}") for rule in rules)
+    # Whatever they say of `by`: each counts for this key.
+    own = tuple(replace(r, name=f"{record.id}.{r.name}", by=("key",)) for r in rules)
     return Terms(None, own, tuple(caps))
 
 
