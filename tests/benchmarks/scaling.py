@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from detection.budget import headroom
 from detection.engine import Engine
 from detection.types import Series
 from proxy.clock import Clock
@@ -51,6 +52,7 @@ RECONCILE_SECONDS = 1.0
 #: How long a replica's loop may keep an announcement waiting, mean.
 LOOP_SECONDS = 0.002
 BUDGET_USD = 1000.0
+CALL_USD, DEAREST_USD = 0.002, 0.25
 
 
 @dataclass
@@ -189,6 +191,17 @@ def power_law(chance: np.random.Generator, size: int, among: int) -> Any:
     return ((1 - uniform * (1 - top)) ** (1 / (1 - s))).astype(np.int64)
 
 
+def share(replicas: int, rate: float) -> float:
+    """What a replica sets aside of a fresh budget, by the rule in force, in dollars."""
+    asked = headroom(
+        per_second=rate * CALL_USD * 1e9,
+        largest=int(DEAREST_USD * 1e9),
+        remaining=int(BUDGET_USD * 1e9),
+        replicas=replicas,
+    )
+    return round(asked / 1e9, 2)
+
+
 def touched(calls_a_tick: float, keys: int, chance: np.random.Generator) -> float:
     """How many series a replica's tick adds to, mean."""
     found = []
@@ -239,7 +252,7 @@ def fleet(
         "block_age_p50_ms": round(float(np.percentile(arrive, 50)) * 1e3, 1),
         "block_age_p99_ms": round(float(np.percentile(arrive, 99)) * 1e3, 1),
         "block_age_worst_ms": round(float(arrive.max()) * 1e3, 1),
-        "share_of_1000_usd": round(BUDGET_USD / (2 * replicas), 2),
+        "share_of_1000_usd": share(replicas, rate),
     }
 
 
