@@ -6,7 +6,8 @@ on the keys that it reports.
 Run ``python -m tests.benchmarks.detection --traces DIR --seeds 1,2,3,4,5 [--json FILE]``.
 Keys are split in halves by a hash of their name: thresholds were chosen on the one
 (``--half tuned``), the other is reported. Seven days are learned, as if imported,
-and seven are tested. ``--quick`` takes one seed and every third key.
+and seven are tested. ``--quick`` takes one seed and every third key; ``--processes``
+are as many as processors unless given.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +64,27 @@ class Results:
     """Everything that the report is made of."""
 
     weeks: list[KeyWeek] = field(default_factory=list)
-    incidents: dict[tuple[str, str, str], list[tuple[str, Found]]] = field(
-        default_factory=dict
-    )
+    incidents: dict[tuple[str, str, str], list[tuple[str, Found]]] = field(default_factory=dict)
     lookalikes: dict[str, list[Tier]] = field(default_factory=dict)
     anchors: dict[str, list[Anchor]] = field(default_factory=dict)
     drift: dict[str, list[bool]] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     microseconds: float = 0.0
     bytes_per_series: int = 0
+
+    def add(self, other: Results) -> None:
+        """Take in the results of another key-week."""
+        self.weeks += other.weeks
+        for row, trials in other.incidents.items():
+            self.incidents.setdefault(row, []).extend(trials)
+        for name, tiers in other.lookalikes.items():
+            self.lookalikes.setdefault(name, []).extend(tiers)
+        for name, anchors in other.anchors.items():
+            self.anchors.setdefault(name, []).extend(anchors)
+        for name, found in other.drift.items():
+            self.drift.setdefault(name, []).extend(found)
+        for name, count in other.faults.items():
+            self.faults[name] = self.faults.get(name, 0) + count
 
 
 def half_of(key: Key) -> str:
@@ -142,6 +157,13 @@ def run_key(key: Key, runs: Sequence[Sequence[str]], seed: int, place: int, out:
         out.faults[name] = out.faults.get(name, 0) + count
 
 
+def run_alone(task: tuple[Key, Sequence[Sequence[str]], int, int]) -> Results:
+    """:func:`run_key` with results of its own, for a pool of processes."""
+    out = Results()
+    run_key(*task, out)
+    return out
+
+
 def chosen(keys: Sequence[Key], half: str, quick: bool) -> list[Key]:
     """The keys of a half, every third of them where it must be quick."""
     found = [k for k in keys if half in ("all", half_of(k))]
@@ -156,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--half", choices=("reported", "tuned", "all"), default="reported")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     keys, runs, absent = load(options.traces)
     for name in absent:
@@ -170,12 +193,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     out = Results()
     started = time.monotonic()
-    for turn, seed in enumerate(seeds):
-        for place, key in enumerate(used):
-            run_key(key, runs, seed, place + turn, out)
-            if place % 10 == 9 or place + 1 == len(used):
+    tasks = [
+        (key, runs, seed, place + turn)
+        for turn, seed in enumerate(seeds)
+        for place, key in enumerate(used)
+    ]
+    with Pool(max(1, options.processes)) as pool:
+        for done, part in enumerate(pool.imap(run_alone, tasks), 1):
+            out.add(part)
+            if done % 10 == 0 or done == len(tasks):
                 gone = time.monotonic() - started
-                print(f"seed {seed}: {place + 1}/{len(used)} keys, {gone:.0f} s", flush=True)
+                print(f"{done}/{len(tasks)} key-weeks, {gone:.0f} s", flush=True)
     out.microseconds, health = microseconds(stream(keys[:40], runs, 2000))
     out.bytes_per_series = int(health["bytes_per_series"])  # type: ignore[call-overload]
     report.show(out)
