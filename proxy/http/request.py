@@ -151,8 +151,7 @@ def make_template(services: Services, head: Head, peer: str) -> Template:
         client=services.hash_client(real_address(peer, headers, services.trusted)),
         inspects_body=endpoint.metered
         and head.method in _BODY_METHODS
-        and ("json" in content_type or "multipart/form-data" in content_type)
-        and "content-encoding" not in headers,
+        and ("json" in content_type or "multipart/form-data" in content_type),
         signs=_signs(route.destination.settings.aws, credential, caller),
         must_close=not head.minor_version or "close" in headers.get("connection", "").lower(),
         wants_websocket=head.wants_websocket,
@@ -204,7 +203,9 @@ def read_body(services: Services, request: Request, body: bytes) -> None:
     template, ctx = request.template, request.ctx
     endpoint, facts = template.endpoint, NO_FACTS
     if body and template.inspects_body:
-        facts = read_request(endpoint, body, template.content_type, services.fingerprint_key)
+        encoding = request.head.headers.get("content-encoding", "")
+        kind, key = template.content_type, services.fingerprint_key
+        facts = read_request(endpoint, body, kind, key, encoding)
         request.facts = facts
     identity, names = request.identity, services.names
     complete(identity, facts, request.head.headers)
@@ -232,8 +233,10 @@ def upstream_body(request: Request, body: bytes, model: str | None) -> tuple[str
     """The path and body to send: as they came, but for a downgrade and the usage option."""
     path = request.route.path
     if model is not None and model != request.model_sent:
-        path, body = replace_model(request.endpoint, path, body, model)
-        request.model_sent = model
+        changed = replace_model(request.endpoint, path, body, model)
+        if changed != (path, body):  # else it stands where nothing can be changed: compressed, say
+            path, body = changed
+            request.model_sent = model
     if request.facts.stream and request.facts.include_usage is False:
         asked = ask_for_usage(body)
         request.asked_for_usage = asked != body

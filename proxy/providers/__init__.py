@@ -34,6 +34,7 @@ from proxy.providers.base import (
     RequestFacts,
     UsageParser,
 )
+from proxy.providers.decode import unfolded
 from proxy.providers.edit import UsageChunkFilter, ask_for_usage, replace_model
 from proxy.providers.estimate import estimate_usage, normalised_finish
 from proxy.providers.family import Family, SessionParser
@@ -60,6 +61,8 @@ FAMILIES: dict[str, Family] = {
     )
 }
 _DEFAULT = openai.FAMILY
+#: Of a compressed request, so much is read at most.
+_MOST_REQUEST_BYTES = 16_777_216
 #: Names of upstreams' formats that are another family's.
 _SPOKEN = {"vertex": gemini.FAMILY.wire}
 
@@ -142,13 +145,21 @@ def _family(wire: str) -> Family:
     return FAMILIES.get(_SPOKEN.get(wire, wire), _DEFAULT)
 
 
-def read_request(endpoint: Endpoint, body: bytes, content_type: str, key: bytes) -> RequestFacts:
+def read_request(
+    endpoint: Endpoint, body: bytes, content_type: str, key: bytes, encoding: str = ""
+) -> RequestFacts:
     """What a request's body says; :data:`NO_FACTS` where it says nothing.
 
-    ``body`` may be truncated or invalid. ``key`` keys the fingerprint's hash.
+    ``body`` may be truncated or invalid. ``key`` keys the fingerprint's hash. A body with
+    a content ``encoding`` is read, but no stream can be asked for its usage in it.
     """
     try:
-        return read_facts(_family(endpoint.wire), endpoint, body, content_type, key)
+        family = _family(endpoint.wire)
+        if encoding:
+            body = unfolded(body, encoding, _MOST_REQUEST_BYTES)
+            facts = read_facts(family, endpoint, body, content_type, key)
+            return replace(facts, include_usage=None)
+        return read_facts(family, endpoint, body, content_type, key)
     except Exception:
         # A body that breaks the reader must not break the call: it is only not understood.
         return NO_FACTS

@@ -85,6 +85,18 @@ _ENGINES: dict[str, Callable[[], Inflater | _Brotli | _Zstandard]] = {
 }
 
 
+def unfolded(data: bytes, encodings: str, most_bytes: int) -> bytes:
+    """The first ``most_bytes`` of a body without its ``content-encoding``; ``b""`` if it
+    can't be read."""
+    decoder = Decoder(encodings)
+    found = bytearray()
+    for piece in decoder.feed(data):
+        found += piece
+        if len(found) >= most_bytes:
+            return bytes(found[:most_bytes])
+    return bytes(found) if decoder.readable else b""
+
+
 class Decoder:
     """Undoes a ``content-encoding``.
 

@@ -59,7 +59,7 @@ def test_reads_the_same_byte_by_byte(fixture: Fixture) -> None:
     assert fixture.read(by_bytes(fixture.body)) == fixture.read([fixture.body])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_reads_the_same_however_split(data: st.DataObject) -> None:
     fixture = data.draw(st.sampled_from(ALL))
@@ -87,7 +87,7 @@ def test_reads_the_same_compressed(fixture: Fixture, encoding: str) -> None:
     assert fixture.read([packed], headers) == plain
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damaged_answers_never_raise(data: st.DataObject) -> None:
     fixture = data.draw(st.sampled_from(ALL))

@@ -76,7 +76,7 @@ _LINES = st.sampled_from(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.data())
 def test_sse_reads_the_same_however_split(data: st.DataObject) -> None:
     feed = data.draw(st.sampled_from([b"\n", b"\r\n", b"\r"]))
@@ -90,7 +90,7 @@ def test_sse_reads_the_same_however_split(data: st.DataObject) -> None:
     assert split.text_bytes == whole.text_bytes
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(st.text(max_size=10), st.integers(0, 2), st.integers(0, 3)), max_size=30))
 def test_a_template_passes_over_nothing_but_text(events: list[tuple[str, int, int]]) -> None:
     """Every event that differs in more than its text, or its padding, is read."""
@@ -102,7 +102,7 @@ def test_a_template_passes_over_nothing_but_text(events: list[tuple[str, int, in
     assert seen == {n for _, n, _ in events}
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=10))
 def test_any_bytes_into_any_framer(junk: bytes, places: list[int]) -> None:
     for kind in (SSEFramer, JSONStreamFramer, EventStreamFramer):

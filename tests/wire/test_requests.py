@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import brotli
 import pytest
+import zstandard
 
 from proxy.providers import read_request, recognise
-from proxy.providers.base import RequestFacts
+from proxy.providers.base import NO_FACTS, RequestFacts
 
 KEY = b"k" * 32
 CHAT = recognise("openai", "openai", "POST", "/v1/chat/completions", "", {})
@@ -216,3 +222,32 @@ def test_a_large_last_message_costs_a_bounded_hash() -> None:
 
     assert huge("x" * 1000).fingerprint == huge("y" * 1000).fingerprint
     assert huge("x" * 1000).fingerprint != huge("x" * 1001).fingerprint
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate"])
+def test_a_compressed_request_is_read_but_not_to_be_edited(encoding: str) -> None:
+    body = json.dumps(
+        {"model": "gpt-5", "stream": True, "messages": [{"role": "user", "content": "x" * 999}]}
+    ).encode()
+    pack: dict[str, Callable[[bytes], bytes]] = {
+        "gzip": gzip.compress,
+        "br": brotli.compress,
+        "zstd": zstandard.compress,
+        "deflate": zlib.compress,
+    }
+    endpoint = recognise("openai", "openai", "POST", "/v1/chat/completions", "", {})
+    plain = read_request(endpoint, body, "application/json", b"k")
+    found = read_request(endpoint, pack[encoding](body), "application/json", b"k", encoding)
+    assert plain.include_usage is False
+    assert found == replace(plain, include_usage=None)
+    assert read_request(endpoint, pack[encoding](body), "application/json", b"k", "new") == (
+        replace(NO_FACTS, body_bytes=0)
+    )
+
+
+def test_a_request_that_unfolds_without_end_is_read_to_a_limit() -> None:
+    endpoint = recognise("openai", "openai", "POST", "/v1/chat/completions", "", {})
+    body = b'{"model":"gpt-5","messages":[' + b" " * 60_000_000
+    found = read_request(endpoint, gzip.compress(body, 1), "application/json", b"k", "gzip")
+    assert found.model == "gpt-5"
+    assert found.body_bytes == 16_777_216
