@@ -171,7 +171,12 @@ class Policy:
         return dimension in rule.match.dimensions
 
     def _first_step(self, verdict: Verdict, steps: tuple[LadderStep, ...], now: float) -> int:
-        """Past the throttle, where a throttle is already in force on the series."""
+        """The block where the series was blocked of late; past the throttle where it is slowed."""
+        blocks = self._blocks.get(verdict.series)
+        if blocks is not None and now < blocks.until + FORGET_SECONDS:
+            for place, step in enumerate(steps):
+                if step.action is ActionKind.BLOCK:
+                    return place
         throttled = any(
             r.verdict.series == verdict.series
             and r.until > now

@@ -29,7 +29,7 @@ from detection.types import ActionKind, Mode
 from proxy.admin.settings import AdminSettings
 from proxy.alerts.receivers.webhook import WebhookSettings
 from proxy.alerts.settings import AlertsSettings
-from proxy.config_faults import faults_of, mark_of, nearest
+from proxy.config_faults import faults_of, mark_of, nearest, wrap_single_values
 from proxy.config_secrets import hide_secrets
 from proxy.config_yaml import Document, Fault, dotted, read
 from proxy.http.settings import DEFAULT_UPSTREAMS, ServerSettings, UpstreamSettings, check_name
@@ -221,6 +221,8 @@ def _validated(document: Document) -> tuple[Settings | None, list[Fault]]:
     try:
         settings = Settings.model_validate(document.data)
     except ValidationError as error:
+        if wrap_single_values(error, document):
+            return _validated(document)
         told = {(f.line, f.column) for f in faults} | {f.path for f in faults if f.path}
         more = faults_of(error, document, schema())
         faults += [f for f in more if not {(f.line, f.column), f.path} & told]

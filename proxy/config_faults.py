@@ -17,6 +17,7 @@ from proxy.config_yaml import Document, Fault, Path, dotted
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _CHOICES = ("literal_error", "enum")
+_LISTS = ("tuple_type", "list_type")
 
 
 def faults_of(error: ValidationError, document: Document, schema: Mapping[str, Any]) -> list[Fault]:
@@ -38,6 +39,23 @@ def _has_deeper(location: tuple[int | str, ...], items: Iterable[Any]) -> bool:
     """Whether a part of the value is itself at fault; then its length is no news."""
     size = len(location)
     return any(len(i["loc"]) > size and i["loc"][:size] == location for i in items)
+
+
+def wrap_single_values(error: ValidationError, document: Document) -> bool:
+    """Read one word where a list is asked for as a list of it; whether there was any."""
+    found = False
+    for item in error.errors(include_url=False):
+        path, missing = _place(item["loc"], document.data)
+        if item["type"] not in _LISTS or missing or not path or not isinstance(item["input"], str):
+            continue
+        here: Any = document.data
+        for step in path[:-1]:
+            here = here[step]
+        if isinstance(here[path[-1]], str):
+            here[path[-1]] = [here[path[-1]]]
+            document.marks.setdefault((*path, 0), document.marks.get(path, (1, 1)))
+            found = True
+    return found
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
@@ -95,6 +113,8 @@ def _message(item: Any, where: Path, schema: Mapping[str, Any]) -> str:
         return f"must be {expected}{hint}"
     if kind in ("missing", "missing_argument"):
         return "is required"
+    if kind in _LISTS:
+        return "must be a list"
     message = str(item["msg"])
     for prefix in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(prefix)

@@ -169,3 +169,24 @@ def test_the_schema_describes_every_setting() -> None:
         if not about.get("description")
     ]
     assert not bare
+
+
+def test_one_word_is_read_as_a_list_of_it_and_other_things_are_not() -> None:
+    settings = config.parse(
+        "limits:\n- name: few\n  by: agent\n  match: {key: key_1}\n  requests: 5\n"
+        "policies: {rules: [{name: p, match: {signals: agent_loop, dimensions: agent}}]}\n",
+        "f",
+        {},
+    )
+    assert settings.limits[0].by == ("agent",)
+    assert settings.limits[0].match == {"key": ("key_1",)}
+    assert settings.policies.rules[0].match.dimensions == ("agent",)
+    with pytest.raises(config.ConfigError) as caught:
+        config.parse("limits:\n- name: few\n  by: 7\n  match: {key: {}}\n  requests: 5\n", "f", {})
+    assert caught.value.lines() == [
+        "f:3:3: limits[0].by: must be a list",
+        "f:4:11: limits[0].match.key: must be a list",
+    ]
+    with pytest.raises(config.ConfigError) as wrong:
+        config.parse("limits:\n- name: few\n  by: agnet\n  requests: 5\n", "f", {})
+    assert wrong.value.lines()[0].startswith("f:3:3: limits[0].by")

@@ -81,6 +81,17 @@ def test_a_block_opens_by_probes_and_comes_back_longer() -> None:
     assert bench.tick(305 + HALF_OPEN_SECONDS) == []
 
 
+def test_what_was_blocked_of_late_is_blocked_at_once() -> None:
+    bench = Bench(THROTTLE, BLOCK)
+    bench.decide(verdict())
+    assert bench.tick(4, evidence=True) == ["block"]
+    assert bench.decide(verdict(tier=Tier.NONE), 150) == []
+    (again,) = bench.decide(verdict(), 400)
+    assert (again.kind, again.until) == (ActionKind.BLOCK, 400 + 200)
+    (later,) = bench.decide(verdict(), 400 + 200 + 3601)
+    assert later.kind is ActionKind.THROTTLE
+
+
 def test_an_action_is_taken_again_if_evidence_comes_after_its_end() -> None:
     bench = Bench(THROTTLE)
     bench.decide(verdict())
