@@ -181,16 +181,19 @@ def asked_of(server: Server) -> int:
     return found
 
 
-async def in_store(series: int, keys: int, folder: Path) -> dict[str, Any]:
+async def memory(series: int, folder: Path) -> dict[str, float]:
     server = Server("--appendonly", "no")
-    store = await Store.open(server.settings(timeout_seconds=10.0), folder / "memory")
+    store = await Store.open(server.settings(timeout_seconds=10.0), folder)
     try:
-        memory = await bytes_per_series(store, server, series)
+        return await bytes_per_series(store, server, series)
     finally:
         await store.stop()
         server.close()
-    counts = sorted({10, 1_000, keys})
-    return {"memory": memory, "many": [await many_series(folder / f"k{n}", n) for n in counts]}
+
+
+def show(row: dict[str, float]) -> dict[str, float]:
+    print("  ".join(f"{name}={value}" for name, value in row.items()), flush=True)
+    return row
 
 
 def main() -> None:
@@ -201,14 +204,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
+    found: dict[str, Any] = {"cores": os.cpu_count(), "many": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = asyncio.run(in_store(given.series, given.keys, folder))
-        found["commands"] = commands_per_second(folder / "lab", given.seconds)
-    for row in (found["memory"], *found["many"], *found["commands"]):
-        print("  ".join(f"{name}={value}" for name, value in row.items()), flush=True)
+        found["commands"] = [show(r) for r in commands_per_second(folder / "lab", given.seconds)]
+        found["memory"] = show(asyncio.run(memory(given.series, folder / "memory")))
+        for keys in sorted({10, 1_000, given.keys}):
+            found["many"].append(show(asyncio.run(many_series(folder / f"k{keys}", keys))))
     if given.json is not None:
-        given.json.write_text(json.dumps(found | {"cores": os.cpu_count()}, indent=1))
+        given.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
