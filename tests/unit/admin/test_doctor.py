@@ -44,7 +44,7 @@ async def late_upstream():
 
 
 async def test_a_sound_place_is_ok_and_a_wrong_clock_is_told(tmp_path, late_upstream) -> None:
-    found = await examine(settings(tmp_path, late_upstream), seconds=3)
+    found = await examine(settings(tmp_path, late_upstream), seconds=30)
     for name in ("data port", "admin port", "data directory", "store", "upstream openai"):
         assert by_name(found, name).grade == "ok", by_name(found, name)
     clock = by_name(found, "clock")
