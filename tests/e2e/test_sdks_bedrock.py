@@ -329,6 +329,9 @@ def test_bedrock_api_keys_pass_and_stand_in_for_ours(
 
 
 def test_no_secret_is_written(between: Proxy, virtual: str) -> None:
+    for upstream in ("bedrock", "api-key"):
+        _ask(client(f"{between.url}/@told-{upstream}/{upstream}", virtual), "converse")
+        row(between, f"told-{upstream}")
     for path in [between.log, *between.data_dir.rglob("*")]:
         if path.is_file():
             content = path.read_bytes()
