@@ -145,7 +145,7 @@ class Lab:
         proxy = start_proxy(
             self.folder / f"proxy-{name}",
             how.pop("settings", self.settings),
-            **{"data_dir": data, **self._how, **how},
+            **{"data_dir": data, "ready_seconds": 180, **self._how, **how},
         )
         self.proxies.append(proxy)
         return proxy

@@ -46,6 +46,9 @@ def run(faults: list[Fault], *, tries: int | None, baseline_seconds: float) -> l
             except MissingError as missing:
                 print(f"{fault.row:>3} {fault.name}: not done here: {missing}", file=sys.stderr)
                 continue
+            except Exception as error:  # a lab that can't be made is a fault not survived
+                why = [str(error)[-300:]]
+                outcome = Outcome(fault.row, fault.name, fault.tries, why=why)
             outcomes.append(outcome)
             print(line(outcome, time.monotonic() - began), flush=True)
             for why in outcome.why:

@@ -92,7 +92,8 @@ class Soak:
                     await getattr(self, "_" + kind.replace("-", "_"))()
                 self.done[kind] += 1
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-                self.failed[type(error).__name__] = self.failed.get(type(error).__name__, 0) + 1
+                what = f"{kind}: {type(error).__name__}"
+                self.failed[what] = self.failed.get(what, 0) + 1
                 if link is not None:
                     link[1].close()
                 link = None

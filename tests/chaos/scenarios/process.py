@@ -46,7 +46,7 @@ def troubled(folder: Path) -> Lab:
     return lab
 
 
-@fault(91, "receivers down, limiting, endless", tries=1, make=troubled)
+@fault(91, "receivers down, limiting, endless", tries=1, slow=True, make=troubled)
 def receivers(lab: ReceiverLab) -> None:
     lab.open_incident("loud")
     dead = {"down", "limited"}
@@ -100,7 +100,7 @@ def own(**settings: Any) -> Any:
     return lambda folder: Lab(folder, settings)
 
 
-@fault(92, "SIGTERM", tries=1, make=own())
+@fault(92, "SIGTERM", tries=1, slow=True, make=own())
 def terminated(lab: Lab) -> None:
     assert readiness(lab) == 200
     thread, statuses = start_slow_call(lab, 3)
