@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 
 LEASE = "alerts"
 _LEASE_SECONDS = 8.0
+_LET_GO_SECONDS = 0.01
 _TICK_SECONDS = 1.0
 _LOOK_BACK_SECONDS = 7_200.0
 _LOG, _PAGE, _TOLD, _DUE = "alert_log", "alert_page", "alert_told", "alert_due"
@@ -143,9 +144,13 @@ class AlertService:
             ]
 
     async def stop(self) -> None:
-        """Stop the loops; what is in the outbox stays there."""
+        """Stop the loops and let another replica lead; what is in the outbox stays there."""
         await cancel(self._tasks)
         self._tasks = []
+        if self.leading:
+            self.leading = False
+            with suppress(StoreError):
+                await self._store.lease(LEASE, _LET_GO_SECONDS)
         await self._net.close()
 
     def notify(self, event: IncidentEvent) -> None:
