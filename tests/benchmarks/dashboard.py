@@ -16,10 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from operator import add
 from pathlib import Path
 
 import aiohttp
 
+from detection.types import Series
 from proxy.admin.events import EventHub
 from proxy.store.counters import Delta
 from proxy.store.settings import StoreSettings
@@ -27,7 +29,7 @@ from proxy.store.store import Store
 from tests.rig import ROOT, TOKEN, Proxy, running_proxy
 from tests.unit.admin.past import Caller, Filler, counts_of
 
-_BUSY = 20
+_BUSY = 5
 _WATCHERS = 10
 _UPDATES = 1000
 _DAY = 86_400
@@ -74,18 +76,29 @@ def callers(count: int) -> list[Caller]:
     ]  # fmt: skip
 
 
-def once_a_day(quiet: Sequence[Caller], now: float, days: int) -> Iterator[Delta]:
-    """Ten calls of each caller at an hour of its own, every day and in the last hour."""
+def now_and_then(
+    quiet: Sequence[Caller], now: float, days: int, every_days: int
+) -> Iterator[Delta]:
+    """Ten calls of each caller at an hour of its own, every few days and in the last hour.
+
+    What callers share (the total, their model, ...) is summed by the hour first.
+    """
     dice = random.Random(11)
+    sums: dict[tuple[Series, int], list[int]] = {}
     for caller in quiet:
-        hour = dice.randrange(_DAY)
-        for at in (*(now - d * _DAY - hour for d in range(days)), now - hour % 3600):
-            row = counts_of(caller, 10)
+        hour, first = dice.randrange(24), dice.randrange(every_days)
+        row = counts_of(caller, 10)
+        past = (now - d * _DAY - hour * 3600 for d in range(first, days, every_days))
+        for at in (now, *past):
             for series in caller.series():
-                yield Delta(series, int(at) // 10, row)
+                place = series, int(at // 3600 * 360)
+                known = sums.get(place)
+                sums[place] = row if known is None else list(map(add, known, row))
+    for (series, bucket), row in sums.items():
+        yield Delta(series, bucket, row)
 
 
-async def fill(proxy: Proxy, count: int, days: int) -> None:
+async def fill(proxy: Proxy, count: int, days: int, every_days: int) -> None:
     """Through the store's own door, while the proxy runs."""
     settings = StoreSettings(timeout_seconds=10.0)
     store = await Store.open(settings, proxy.data_dir, worker="past")
@@ -95,7 +108,7 @@ async def fill(proxy: Proxy, count: int, days: int) -> None:
         now = store.clock()
         await filler.past(now, days, everyone[:_BUSY])
         piece: list[Delta] = []
-        for delta in once_a_day(everyone[_BUSY:], now, days):
+        for delta in now_and_then(everyone[_BUSY:], now, days, every_days):
             piece.append(delta)
             if len(piece) >= 200_000:
                 await filler.send(piece)
@@ -211,6 +224,9 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=10_000)
     parser.add_argument("--days", type=int, default=35)
     parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument(
+        "--every-days", type=int, default=1, help="Quiet agents call on every so many days."
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         settings = {
@@ -220,7 +236,7 @@ def main() -> None:
         }
         with running_proxy(Path(folder), settings) as proxy:
             started = time.monotonic()
-            asyncio.run(fill(proxy, given.agents, given.days))
+            asyncio.run(fill(proxy, given.agents, given.days, given.every_days))
             took = time.monotonic() - started
             print(f"filled {given.agents:,} agents and what belongs to them, {given.days} days, "
                   f"in {took:.0f} s")  # fmt: skip
