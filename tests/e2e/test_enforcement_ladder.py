@@ -120,7 +120,9 @@ def test_a_failing_probe_keeps_the_door_closed(tmp_path: Path) -> None:
 
 
 def test_protected_callers_and_the_blast_radius(tmp_path: Path) -> None:
+    lasting = [{**RULES[0], "ladder": [LADDER[0], {"action": "block", "for_seconds": 600}]}]
     more: dict[str, Any] = {
+        "policies": {"rules": lasting},
         "protect": [{"match": {"agent": ["billing-*"]}, "reason": "invoices go out at night"}],
         "blast_radius": {"share": 0.3, "at_least": 1, "throttle_rate_per_second": 1},
     }

@@ -60,7 +60,14 @@ def test_a_throttle_is_a_rate_limit_with_a_sane_wait(between: Proxy, name: str) 
     assert _status(caught.value) == 429
 
 
-@pytest.mark.parametrize("name", [n for n, family in FAMILIES.items() if family.waits])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "openai-chat",
+        pytest.param("openai-responses", marks=pytest.mark.slow),
+        pytest.param("anthropic", marks=pytest.mark.slow),
+    ],
+)
 def test_a_throttle_that_stays_is_raised_after_the_sdks_own_tries(
     between: Proxy, name: str
 ) -> None:
