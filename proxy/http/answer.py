@@ -90,6 +90,11 @@ class Answer:
         self._parser.feed(data)
 
     @property
+    def takes_raw(self) -> bool:
+        """May the upstream's own chunks go out, now that the head is out?"""
+        return self._chunked and self._filter is None and not self._head
+
+    @property
     def output_bytes(self) -> int:
         """Bytes of answer text that were read."""
         return self._parser.output_bytes

@@ -9,80 +9,30 @@ broken answer a clean end.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from detection.types import Usage
-from proxy.context import RequestContext
 from proxy.gate_decision import Decision
-from proxy.http import errors
 from proxy.http.answer import Answer
+from proxy.http.call import Call
 from proxy.http.errors import RefusedError
 from proxy.http.headers import RawHeaders, scan
-from proxy.http.ports import Downstream, Services
-from proxy.http.record import record, usage_at_end
 from proxy.http.request import (
-    Head,
-    Request,
     read_body,
     understand,
     upstream_body,
     upstream_head,
 )
-from proxy.http.upload import Upload
 from proxy.http.upstream import Failure, UpstreamConnection
 from proxy.http.websocket import Tunnel, switching_head
-from proxy.providers.base import Refusal
 
 _HOLD_BYTES = 262_144
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
-class Exchange:
-    """One call. Its methods are called by the client's and the upstream's connection.
+class Exchange(Call):
+    """One call. Its methods are called by the client's and the upstream's connection."""
 
-    ``length`` is the declared length of the request's body in bytes.
-    """
-
-    __slots__ = (
-        "_answer",
-        "_begun",
-        "_client",
-        "_connection",
-        "_dispatched",
-        "_done",
-        "_path",
-        "_pool_cancel",
-        "_retried",
-        "_tunnel",
-        "ctx",
-        "head",
-        "method",
-        "request",
-        "services",
-        "started",
-        "upload",
-    )
-
-    def __init__(
-        self, services: Services, client: Downstream, head: Head, length: int | None
-    ) -> None:
-        self.services = services
-        self.head = head
-        self.method = head.method
-        self.request: Request | None = None
-        self.ctx: RequestContext | None = None
-        self._client = client
-        self.upload = Upload(head, length)
-        self._dispatched = False
-        self._connection: UpstreamConnection | None = None
-        self._pool_cancel: Callable[[Exchange], None] | None = None
-        self._path = ""
-        self._answer: Answer | None = None
-        self.started = False
-        self._done = False
-        self._retried = False
-        self._begun = False
-        self._tunnel: Tunnel | None = None
+    __slots__ = ()
 
     # -- from the client ---------------------------------------------------------
 
@@ -172,29 +122,6 @@ class Exchange:
         """The client reads again."""
         if self._connection is not None:
             self._connection.resume()
-
-    def cut(self, refusal: Refusal) -> None:
-        """End this call from outside: it belongs to something that was blocked."""
-        request = self.request
-        if self._done or request is None:
-            return
-        self.services.runtime.streams_cut += 1
-        if self._tunnel is not None:
-            self._tunnel.cut(refusal)
-            return
-        self._drop_upstream()
-        if not self.started:
-            self._settle("cut", complete=False, status=429)
-            self._refuse(refusal)
-            return
-        self._settle("cut", complete=False)
-        last = self._answer.last_words(refusal) if self._answer is not None else None
-        if last is None:
-            self._end()
-            self._client.abort()
-        else:
-            self._client.send(last)
-            self._finish(reusable=False)
 
     # -- admission ---------------------------------------------------------------
 
@@ -293,13 +220,9 @@ class Exchange:
         if not done:
             if out:
                 self._client.send(out)
-            decision = self.request.decision if self.request is not None else None
             if data:
                 answer.read(data)
-                if decision is not None:
-                    refusal = self.services.gate.progress(decision, answer.output_bytes)
-                    if refusal is not None:
-                        self.cut(refusal)
+                self._progress(answer)
             return
         self._connection = None
         if data:
@@ -309,6 +232,33 @@ class Exchange:
         if out:
             self._client.send(out)
         self._finish(reusable=not self._must_close())
+
+    def raw_taker(self) -> Exchange | None:
+        """May the answer go out in the upstream's own framing?"""
+        return self if self._answer is not None and self._answer.takes_raw else None
+
+    def on_answer_raw(self, data: bytes) -> None:
+        """Framed bytes of the answer, to be passed on; they are read later."""
+        if self.request is not None and self.request.first_byte_at is None:
+            self.request.first_byte_at = self.services.monotonic()
+        self._client.send(data)
+
+    def on_answer_read(self, body: bytes, raw: bytes, done: bool) -> None:
+        """What passed before, read now, and the framed bytes that came last."""
+        answer = self._answer
+        if self._done or answer is None:
+            return
+        if done:
+            self._connection = None
+            answer.read(body)
+            # Counted before the client sees the end, so that no call that it saw whole is lost.
+            self._settle("", complete=True)
+            self._client.send(raw)
+            self._finish(reusable=not self._must_close())
+            return
+        self.on_answer_raw(raw)
+        answer.read(body)
+        self._progress(answer)
 
     def on_switched(self, headers: RawHeaders, rest: bytes) -> None:
         """The upstream speaks WebSocket from here on."""
@@ -332,6 +282,7 @@ class Exchange:
 
     def on_upstream_failure(self, failure: Failure) -> None:
         """The upstream gave no whole answer."""
+        self._read_rest()
         self._connection = None
         request = self.request
         if self._done or request is None:
@@ -362,78 +313,3 @@ class Exchange:
     def on_upstream_resumed(self) -> None:
         """The upstream takes more."""
         self._client.resume()
-
-    # -- inside ------------------------------------------------------------------
-
-    def _must_close(self) -> bool:
-        request, answer = self.request, self._answer
-        return (
-            request is None
-            or request.template.must_close
-            or not self.upload.done
-            or (answer is not None and answer.close_delimited)
-        )
-
-    def _settle(self, outcome: str, *, complete: bool, status: int | None = None) -> None:
-        answer = self._answer
-        usage = usage_at_end(answer, outcome, complete=complete, sent=self._dispatched)
-        self._record(outcome, usage, status or (answer.status if answer is not None else 499))
-
-    def _record(self, outcome: str, usage: Usage | None, status: int) -> None:
-        if not self._done and self.request is not None:
-            self._done = True
-            record(self.services, self.request, self._answer, outcome, usage, status)
-
-    def _tunnel_ended(self, usage: Usage, outcome: str) -> None:
-        self._connection = None
-        self._record(outcome, usage, 101)
-        self._end()
-
-    def _drop_upstream(self) -> None:
-        if self._connection is not None:
-            self._connection.abandon()
-            self._connection = None
-        elif self._pool_cancel is not None:
-            self._pool_cancel(self)
-
-    def _too_large(self) -> None:
-        self._drop_upstream()
-        limit = self.services.settings.max_body_bytes
-        refusal = Refusal("too_large", f"the request's body is over server.max_body_bytes={limit}")
-        self.services.runtime.rejected["too_large"] += 1
-        if self.started:
-            self._end()
-            self._client.abort()
-            return
-        self._done = True
-        self._refuse(refusal)
-
-    def _turn_away(
-        self, refusal: Refusal, outcome: str, extra: Sequence[tuple[str, str]] = ()
-    ) -> None:
-        """Refuse a call that was never sent, and record it."""
-        wire = self.ctx.wire if self.ctx is not None else "openai"
-        self._record(outcome, None, errors.status_of(wire, refusal))
-        self._refuse(refusal, extra)
-
-    def _refuse(self, refusal: Refusal, extra: Sequence[tuple[str, str]] = ()) -> None:
-        request = self.request
-        close = self._must_close()
-        wire = request.ctx.wire if request is not None else "openai"
-        data = errors.answer(
-            wire, refusal, extra=extra, close=close, with_body=self.method != "HEAD"
-        )
-        self._client.send(data)
-        self.started = True
-        self._finish(reusable=not close)
-
-    def _finish(self, *, reusable: bool) -> None:
-        self._end()
-        self._client.finished(self, reusable=reusable)
-
-    def _end(self) -> None:
-        services, request = self.services, self.request
-        if self._begun and request is not None:
-            self._begun = False
-            services.running.discard(self)
-            services.runtime.inflight -= 1

@@ -15,6 +15,7 @@ import httptools
 
 from proxy.http.deadlines import NEVER, Deadlines
 from proxy.http.headers import RawHeaders, tokens
+from proxy.http.relay import RawTaker, Relay
 from proxy.http.settings import UpstreamSettings
 from proxy.providers.base import Refusal
 
@@ -62,6 +63,7 @@ class AnswerHandler(Protocol):
     def on_answer_data(
         self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]
     ) -> None: ...
+    def raw_taker(self) -> RawTaker | None: ...
     def on_switched(self, headers: RawHeaders, rest: bytes) -> None: ...
     def on_upstream_failure(self, failure: Failure) -> None: ...
     def on_upstream_paused(self) -> None: ...
@@ -84,6 +86,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_body_until_eof",
+        "_chunk_open",
+        "_chunked",
         "_head_bytes",
         "_headers",
         "_informational",
@@ -95,6 +99,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_pending_head",
         "_pool",
         "_reason",
+        "_relay",
         "_seen_head",
         "_status",
         "_trailers",
@@ -129,6 +134,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._message_done = False
         self._keep_alive = False
         self._body_until_eof = False
+        self._chunked = self._chunk_open = False
+        self._relay: Relay | None = None
         self._head_bytes = 0
         self._informational = 0
 
@@ -226,6 +233,9 @@ class UpstreamConnection(asyncio.Protocol):
         if self.tunnel:
             handler.on_answer_data(data, False, ())
             return
+        if self._relay is not None:
+            self._pass_raw(self._relay, data)
+            return
         if not self._seen_head:
             self._head_bytes += len(data)
         try:
@@ -241,6 +251,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(Failure.BAD_FRAMING)
             return
         self._deliver()
+        if self._chunked and not self._chunk_open and data.endswith(b"\r\n") and self.handler:
+            taker = self.handler.raw_taker()
+            self._relay = Relay(taker, self._pool.loop.time()) if taker is not None else None
 
     # -- httptools ---------------------------------------------------------------
 
@@ -265,6 +278,12 @@ class UpstreamConnection(asyncio.Protocol):
                 raise ValueError("too many informational answers")
             return
         self._seen_head = self._pending_head = True
+
+    def on_chunk_header(self) -> None:
+        self._chunk_open = True
+
+    def on_chunk_complete(self) -> None:
+        self._chunk_open = False
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
@@ -291,15 +310,50 @@ class UpstreamConnection(asyncio.Protocol):
             handler.on_answer_head(self._status, self._reason, self._headers)
             if self.handler is not handler:
                 return
-        parts, self._parts = self._parts, []
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        data = self._body()
         if self._message_done:
             trailers = self._trailers
             self._release()
             handler.on_answer_data(data, True, trailers)
+            return
+        self._touch()
+        handler.on_answer_data(data, False, ())
+
+    def _body(self) -> bytes:
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _pass_raw(self, relay: Relay, data: bytes) -> None:
+        """A piece of a chunked answer that goes out in the upstream's own framing."""
+        now = self._pool.loop.time()
+        if relay.may_pass(data, now):
+            self.deadline = now + self._pool.settings.idle_timeout_seconds
+            relay.taker.on_answer_raw(data)
+            return
+        try:
+            self._parser.feed_data(relay.take(now))
+        except httptools.HttpParserError:
+            self._fail(Failure.BAD_FRAMING)
+            return
+        body = self._body()
+        relay.parsed(body)
+        done = self._message_done
+        if done:
+            self._release()
         else:
             self._touch()
-            handler.on_answer_data(data, False, ())
+        relay.taker.on_answer_read(body, data, done)
+
+    def rest(self) -> tuple[bytes, bool]:
+        """For a call that ends early: what passed unread, and is the client between chunks?"""
+        relay, self._relay = self._relay, None
+        if relay is None:
+            return b"", True
+        try:
+            self._parser.feed_data(relay.take(0.0))
+        except httptools.HttpParserError:
+            return self._body(), False
+        return self._body(), not self._chunk_open
 
     def _read_framing(self, method: str) -> None:
         """What the parser does not tell: bodies that only the close ends, and HEAD."""
@@ -313,7 +367,8 @@ class UpstreamConnection(asyncio.Protocol):
             if lower == b"content-length":
                 framed = True
             elif lower == b"transfer-encoding":
-                framed = framed or tokens(value.decode("latin-1"))[-1:] == ["chunked"]
+                self._chunked = tokens(value.decode("latin-1"))[-1:] == ["chunked"]
+                framed = framed or self._chunked
             elif lower == b"keep-alive":
                 self._read_keep_alive(value)
         self._body_until_eof = not framed

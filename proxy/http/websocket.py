@@ -107,6 +107,9 @@ class Tunnel:
     def on_switched(self, headers: RawHeaders, rest: bytes) -> None:
         """Never called: a connection switches once."""
 
+    def raw_taker(self) -> None:
+        """Frames are no chunks."""
+
     def on_answer_data(
         self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]
     ) -> None:
