@@ -62,7 +62,7 @@ def file_of(lab: Lab) -> Iterator[Path]:
     finally:
         before = reloads(lab, "ok")
         lab.proxy.config.write_text(good + "# again\n")
-        wait_for(lambda: reloads(lab, "ok") > before, 20, "the good file is read")
+        wait_for(lambda: reloads(lab, "ok") > before, 90, "the good file is read")
 
 
 def refused_at_reload(lab: Lab, text: str) -> None:
@@ -70,7 +70,7 @@ def refused_at_reload(lab: Lab, text: str) -> None:
     with file_of(lab) as file:
         before = reloads(lab, "failed")
         file.write_text(text)
-        wait_for(lambda: reloads(lab, "failed") > before, 20, "the refusal is counted")
+        wait_for(lambda: reloads(lab, "failed") > before, 90, "the refusal is counted")
         assert limited(lab), "the old settings are no longer in force"
         assert lab.health("config") == "degraded"
         assert "config_refused" in lab.proxy.log.read_text()
@@ -100,7 +100,7 @@ def half_written(lab: Lab) -> None:
             for at in range(0, len(whole), 64):
                 out.write(whole[at : at + 64])
                 time.sleep(0.02)
-        wait_for(lambda: reloads(lab, "ok") > read, 20, "the whole file is read")
+        wait_for(lambda: reloads(lab, "ok") > read, 90, "the whole file is read")
         assert reloads(lab, "failed") == failed, "a part of the file was read"
         assert limited(lab)
 

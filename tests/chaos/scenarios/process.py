@@ -83,7 +83,7 @@ def start_slow_call(lab: Lab, seconds: float) -> tuple[threading.Thread, list[in
 
     thread = threading.Thread(target=call)
     thread.start()
-    wait_for(lambda: name in UNDER_WAY, 20, "the call is under way")
+    wait_for(lambda: name in UNDER_WAY, 60, "the call is under way")
     return thread, statuses
 
 
@@ -117,7 +117,7 @@ def terminated(lab: Lab) -> None:
 def terminated_twice(lab: Lab) -> None:
     thread, statuses = start_slow_call(lab, 40)
     lab.proxy.process.send_signal(signal.SIGTERM)
-    wait_for(lambda: readiness(lab) == 503, 20, "it drains")
+    wait_for(lambda: readiness(lab) == 503, 60, "it drains")
     began = time.monotonic()
     lab.proxy.process.send_signal(signal.SIGTERM)
     assert lab.proxy.process.wait(20) != 0
@@ -144,7 +144,7 @@ def killed(lab: Lab) -> None:
             lab.proxy.process.wait(20)
             lab.replace()
         assert lab.is_blocked()
-        wait_for(lambda: lab.metric("tokenweir_store_up") == 1, 20, "the store is back")
+        wait_for(lambda: lab.metric("tokenweir_store_up") == 1, 60, "the store is back")
         assert lab.is_blocked()
 
 
@@ -216,7 +216,7 @@ def no_descriptors(lab: Lab) -> None:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
     assert set(statuses) <= {200, 502, 503}, statuses
     assert lab.proxy.process.poll() is None, "it died"
-    wait_for(lambda: lab.call().status == 200, 20, "it serves again")
+    wait_for(lambda: lab.call().status == 200, 60, "it serves again")
     assert lab.is_blocked()
 
 
@@ -247,7 +247,7 @@ def disk_full(lab: Lab) -> None:
         for _ in range(10):
             assert lab.call(headers={"X-Tokenweir-Tags": f"t={'x' * 100}"}).status == 200
         assert lab.is_blocked()
-        wait_for(lambda: lab.health("journal") == "degraded", 20, "health tells")
+        wait_for(lambda: lab.health("journal") == "degraded", 60, "health tells")
         assert lab.metric("tokenweir_journal_failures_total") > 0
     finally:
         filler.unlink()

@@ -102,7 +102,7 @@ def canary(lab: ReceiverLab) -> None:
         reply = lab.call(place.pop("body", None), **place)
         assert CANARY.encode() not in reply.body
     lab.open_incident("loud", path=f"/v1/chat/completions?key={CANARY}-m")
-    wait_for(lambda: lab.receiver.posts, 20, "an alert")
+    wait_for(lambda: lab.receiver.posts, 60, "an alert")
     assert all(CANARY.encode() not in post.body for post in lab.receiver.posts)
     for page in PAGES:
         status, text = admin(lab, page, headers=BEARER)
@@ -174,7 +174,7 @@ def formatted(value: Any) -> list[str]:
 def markup(lab: ReceiverLab) -> None:
     lab.open_incident(IMAGE, body=chat(model=MENTION))
     lab.open_incident(MENTION)
-    wait_for(lambda: len(lab.receiver.to("/slack")) >= 2, 20, "two messages")
+    wait_for(lambda: len(lab.receiver.to("/slack")) >= 2, 60, "two messages")
     for post in lab.receiver.to("/slack"):
         text = " ".join(formatted(json.loads(post.body)))
         assert "<img" not in text and MENTION not in text, text
@@ -247,7 +247,7 @@ def many_names(lab: Lab, count: int, cap: int) -> None:
     number = lab.next_try().rpartition("-")[2]
     many_calls(lab, [f"agent-{number}-{n}" for n in range(count)])
     rows = {r["value"]: r for r in lab.proxy.usage("agent")}
-    wait_for(lambda: "other" in {r["value"] for r in lab.proxy.usage("agent")}, 20, "`other`")
+    wait_for(lambda: "other" in {r["value"] for r in lab.proxy.usage("agent")}, 60, "`other`")
     assert len(rows) <= cap + 1
     assert label_sets(lab) <= min(cap, 2100) + 1
     lab.block("late-comer")
@@ -349,7 +349,7 @@ def rotating_keys(lab: Lab) -> None:
         found = lab.proxy.api("/api/v1/incidents")["incidents"]
         return [i for i in found if "one-client" in json.dumps(i)]
 
-    wait_for(flagged, 20, "an incident")
+    wait_for(flagged, 60, "an incident")
     assert len(flagged()) == 1
     assert flagged()[0]["series"]["dimension"] == "client"
 
