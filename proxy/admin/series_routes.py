@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -64,6 +64,44 @@ def curve_json(curve: Curve) -> dict[str, Any]:
     return {"times": curve.times, "step_seconds": curve.step, **columns}
 
 
+class _Found(NamedTuple):
+    """A dimension's rows of a window, the dearest first; a row in full only where it is shown."""
+
+    rows: list[UsageRow]
+    both_spans_nano_usd: dict[str, int]
+    median_nano_usd: int | None
+
+    def before(self, row: UsageRow) -> int:
+        """What it cost in the same span before."""
+        cost = row.counts.cost_nano_usd
+        return max(0, self.both_spans_nano_usd.get(row.value, cost) - cost)
+
+    def figure(self, row: UsageRow, name: str) -> Any:
+        """One of :data:`SORTABLE`; ``None`` where it is unknown."""
+        counts = row.counts
+        if name in Counts._fields:
+            return getattr(counts, name)
+        if name == "value":
+            return row.value
+        if name == "change":
+            before = self.before(row)
+            return round(counts.cost_nano_usd / before - 1, 4) if before else None
+        if name == "times_median_cost":
+            middle = self.median_nano_usd
+            return round(counts.cost_nano_usd / middle, 2) if middle else None
+        return ratios(counts)[name]
+
+    def shown(self, row: UsageRow) -> dict[str, Any]:
+        """A row as pages and exports take it."""
+        return {
+            **row.as_dict(),
+            **ratios(row.counts),
+            "previous_cost_nano_usd": self.before(row),
+            "change": self.figure(row, "change"),
+            "times_median_cost": self.figure(row, "times_median_cost"),
+        }
+
+
 class SeriesRoutes:
     """Handlers over the reader and what stands out now."""
 
@@ -77,12 +115,13 @@ class SeriesRoutes:
         if by != Dimension.PROJECT:
             require_all_projects(request)
         word, seconds = window_of(request, "24h")
-        rows = self._filtered(request, by, await self._with_change(by, seconds))
+        found = await self._found(by, seconds)
+        rows = self._filtered(request, by, found)
         total = len(rows)
         export = request.query.get("format", "json") != "json"
         limit = _MOST_EXPORTED if export else _number(request, "limit", 50, _MOST_ROWS)
         offset = 0 if export else _number(request, "offset", 0, _MOST_EXPORTED)
-        page = rows[offset : offset + limit]
+        page = [found.shown(row) for row in rows[offset : offset + limit]]
         standing = Standing(self._deps)
         for row in page:
             series = Series(by, row["value"])
@@ -98,47 +137,34 @@ class SeriesRoutes:
         }
         return table_response(request, f"{by}-{word}", page, envelope)
 
-    async def _with_change(self, by: str, seconds: int) -> list[dict[str, Any]]:
-        """Rows of a window with what the same span before it cost."""
-        now_rows, both_rows = await asyncio.gather(
+    async def _found(self, by: str, seconds: int) -> _Found:
+        """Rows of a window, and what they cost in the same span before it."""
+        rows, both_rows = await asyncio.gather(
             self._reader.usage(by, seconds), self._reader.usage(by, 2 * seconds)
         )
         both = {row.value: row.counts.cost_nano_usd for row in both_rows}
-        middle = _median([row.counts.cost_nano_usd for row in now_rows])
-        found = []
-        for row in now_rows:
-            cost = row.counts.cost_nano_usd
-            before = max(0, both.get(row.value, cost) - cost)
-            found.append(
-                {
-                    **row.as_dict(),
-                    **ratios(row.counts),
-                    "previous_cost_nano_usd": before,
-                    "change": round(cost / before - 1, 4) if before else None,
-                    "times_median_cost": round(cost / middle, 2) if middle else None,
-                }
-            )
-        return found
+        return _Found(rows, both, _median([row.counts.cost_nano_usd for row in rows]))
 
-    def _filtered(
-        self, request: web.Request, by: str, rows: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+    def _filtered(self, request: web.Request, by: str, found: _Found) -> list[UsageRow]:
         principal = principal_of(request)
+        rows = found.rows
         if by == Dimension.PROJECT:
-            rows = [row for row in rows if principal.allows_project(row["value"])]
+            rows = [row for row in rows if principal.allows_project(row.value)]
         wanted = request.query.get("q", "").casefold()
         if wanted:
-            rows = [row for row in rows if wanted in row["value"].casefold()]
+            rows = [row for row in rows if wanted in row.value.casefold()]
         sort = request.query.get("sort", "cost_nano_usd")
         if sort not in SORTABLE:
             raise web.HTTPBadRequest(text=f"sort must be one of {', '.join(SORTABLE)}")
         order = request.query.get("order", "desc")
         if order not in ("asc", "desc"):
             raise web.HTTPBadRequest(text="order must be asc or desc")
-        known = [row for row in rows if row[sort] is not None]
-        unknown = [row for row in rows if row[sort] is None]
-        known.sort(key=lambda row: row[sort], reverse=order == "desc")
-        return known + unknown
+        if sort == "cost_nano_usd":  # as the store gives them
+            return rows if order == "desc" else rows[::-1]
+        keyed = [(found.figure(row, sort), row) for row in rows]
+        known = [pair for pair in keyed if pair[0] is not None]
+        known.sort(key=lambda pair: pair[0], reverse=order == "desc")
+        return [row for _, row in known] + [row for key, row in keyed if key is None]
 
     async def _add_sparks(self, by: str, seconds: int, rows: Sequence[dict[str, Any]]) -> None:
         sparks = await asyncio.gather(
