@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -100,6 +101,21 @@ def test_helm_renders_the_chart() -> None:
     refused = subprocess.run([helm, "template", "t", chart], capture_output=True, text=True)
     assert refused.returncode != 0
     assert "store" in refused.stderr
+
+
+def test_compose_reads_the_file_and_asks_for_its_secrets(tmp_path: Path) -> None:
+    compose = tool("docker-compose")
+    # Its first version knows no project name in the file; all else is read by both.
+    text = (DEPLOY / "compose.yaml").read_text().replace("name: tokenweir\n", "", 1)
+    (tmp_path / "compose.yaml").write_text(text)
+    command = [compose, "-f", str(tmp_path / "compose.yaml"), "config", "-q"]
+    secrets = {"TOKENWEIR_ADMIN_TOKEN": "x" * 32, "GRAFANA_ADMIN_PASSWORD": "y" * 32}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(command, env={**environment, **secrets}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    bare = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert bare.returncode != 0
+    assert "set it" in bare.stderr
 
 
 def test_hadolint_has_no_complaint() -> None:
