@@ -21,7 +21,7 @@ def read_error(doc: Any, status: int) -> CallError | None:
         return CallError(message=_message(doc)) if status >= 400 else None
     error = doc.get("error")
     if isinstance(error, dict) and error:
-        return _error_object(error, doc)
+        return _error_object(error)
     if isinstance(error, str) and error:
         return CallError(
             type=_word(doc.get("error_type") or doc.get("type")),
@@ -32,7 +32,7 @@ def read_error(doc: Any, status: int) -> CallError | None:
         return CallError(message=_message(error[0]))
     errors = doc.get("errors")
     if isinstance(errors, list) and errors and isinstance(errors[0], dict):
-        return _error_object(errors[0], {})
+        return _error_object(errors[0])
     if isinstance(errors, list) and errors and isinstance(errors[0], str):
         return CallError(message=_message(errors[0]))
     if status < 400 and not (doc.get("object") == "error" or doc.get("type") == "error"):
@@ -47,7 +47,7 @@ def read_error(doc: Any, status: int) -> CallError | None:
     )
 
 
-def _error_object(error: Mapping[str, Any], outer: Mapping[str, Any]) -> CallError:
+def _error_object(error: Mapping[str, Any]) -> CallError:
     kind = error.get("type")
     if kind is None and isinstance(error.get("status"), str):
         kind = error["status"]
