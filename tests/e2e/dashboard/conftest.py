@@ -216,18 +216,31 @@ def troubled(recorder: Recorder, tmp_path_factory) -> Iterator[Proxy]:
             yield proxy
 
 
+def refusal(proxy: Proxy, agent: str, messages: list[dict]) -> dict:
+    """What a refused call of an agent is told."""
+    error = answer_of(proxy, agent, messages)
+    assert isinstance(error, urllib.error.HTTPError), "the call passed"
+    return json.loads(error.read())["error"]["tokenweir"]
+
+
 def call(proxy: Proxy, agent: str, messages: list[dict], key: str = "sk-test-0123456789") -> int:
     """One chat call of an agent; its status."""
+    found = answer_of(proxy, agent, messages, key)
+    return int(found.code if isinstance(found, urllib.error.HTTPError) else found.status)
+
+
+def answer_of(proxy: Proxy, agent: str, messages: list[dict], key: str = "sk-test-0123456789"):
+    """One chat call's answer, or its error."""
     request = urllib.request.Request(
         f"{proxy.url}/@{agent}/v1/chat/completions",
         data=json.dumps({"model": "gpt-4o-mini", "messages": messages}).encode(),
         headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return int(answer.status)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer
     except urllib.error.HTTPError as error:
-        return int(error.code)
+        return error
 
 
 def loop(proxy: Proxy, agent: str, calls: int = 150, pause: float = 0.01) -> list[int]:

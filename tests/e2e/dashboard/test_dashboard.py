@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.e2e.dashboard.conftest import IMAGES, call, loop, printed_link
+from tests.e2e.dashboard.conftest import IMAGES, call, loop, printed_link, refusal
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 PAGES = {
@@ -85,7 +85,10 @@ def test_the_whole_story(quiet, browse) -> None:
     page.get_by_role("button", name="Acknowledge").click()
     page.get_by_text("acknowledged", exact=True).first.wait_for()
 
-    assert call(quiet, "refunds", [{"role": "user", "content": "something else"}]) == 429
+    told = refusal(quiet, "refunds", [{"role": "user", "content": "something else"}])
+    assert told["scope"] == "agent refunds"
+    page.goto(told["link"])  # what a developer opens who reads the error
+    page.get_by_role("heading", name="Agent loop").wait_for()
     page.locator("nav").get_by_role("link", name="Now").click()
     release = page.get_by_role("button", name="Release agent refunds")
     release.first.wait_for()
