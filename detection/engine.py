@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from detection.detectors.base import Occasion
-from detection.lane import LATEST, Lane, more
+from detection.lane import LATEST, SHARED_LEAST, Lane, more
 from detection.profile import HALF_HOUR
 from detection.repeats import Repeat
 from detection.state import NEVER, SeriesState, View
 from detection.types import FleetBucket, Score, Series, Signal, Tier, Verdict
 
 DUMP_VERSION = 1
-#: Counts below this are not worth sharing.
-SHARED_LEAST = 3
 SHARED_MOST = 32
 FLEET_BUCKETS = 384
 HOUR = 360
@@ -160,7 +158,11 @@ class Engine(Lane):
         replicas is found: each adds what the others counted in about the same window.
         """
         found = []
-        for owner in self._registry.owners.values():
+        for series, when in list(self._repeating.items()):
+            owner = self._registry.owners.get(series)
+            if owner is None or now - when > 2.0 * owner.repeats.half:
+                del self._repeating[series]
+                continue
             table = owner.repeats
             for count, fingerprint, entry in table.busiest(now, 4):
                 if count >= SHARED_LEAST:

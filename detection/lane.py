@@ -33,6 +33,8 @@ from detection.types import (
 STOPPED = frozenset(("block", "unavailable", "disabled", "forbidden"))
 #: Client errors that are the provider's business: too slow, too early, too many.
 NOT_OWN = frozenset((408, 409, 425, 429))
+#: Counts below this are not worth sharing with other replicas.
+SHARED_LEAST = 3
 #: No call costs a million dollars or has a million billion tokens.
 MOST = 10**15
 ROOM = 16
@@ -60,6 +62,8 @@ class Lane:
         self._combiner = Combiner(self.settings)
         self._expected = [(*e.span(), e.factor, e.scope) for e in self.settings.expected]
         self._learned = self._slow = 0
+        #: Owners with calls that came again of late, by when: few, whatever the owners.
+        self._repeating: dict[Series, float] = {}
         self._least = self.settings.floors.calls_to_judge
 
     def observe(self, o: Observation) -> list[Verdict]:
@@ -227,7 +231,10 @@ class Lane:
     ) -> list[Verdict] | None:
         table = cell.owner.repeats
         entry = table.hit(fingerprint, o.ts, o.fingerprint_kind or "text", failed)
-        if entry.now + entry.before < 4 and not table.others:
+        count = entry.now + entry.before
+        if count >= SHARED_LEAST:
+            self._repeating[cell.owner.state.series] = o.ts
+        if count < 4 and not table.others:
             return None
         told = self._book(cell, o, bucket)
         view = self._view(cell, bucket)
