@@ -21,6 +21,8 @@ _PADDINGS = (b'"obfuscation":"', b'"p":"')
 _MAX_TEMPLATES = 6
 _EXACT, _PADDED, _SPACED = 0, 1, 2
 _BACKSLASH = 92
+#: How an event with a padding ends.
+_END = b'"}\n\n'
 
 
 class EventReader(Protocol):
@@ -57,7 +59,7 @@ class SSEFramer:
         self._big: Skimmer | None = None
         self._big_name = b""
         self._return_held = False
-        self._templates: list[tuple[bytes, int, bytes, int, int]] = []
+        self._templates: list[tuple[bytes, int, bytes, int, int, bytes]] = []
         self.events = 0
         #: Events that a reader stumbled over; the others are still read.
         self.faults = 0
@@ -114,27 +116,33 @@ class SSEFramer:
         if not templates:
             return at
         starts, find = data.startswith, data.find
+        escapes = find(b"\\", at) >= 0
         passed = letters = 0
         begun = -1
         while begun != at:
             begun = at
-            for prefix, before, tail, behind, mode in templates:
+            for prefix, before, tail, behind, mode, next_one in templates:
                 # Most streams hold long runs of one template: stay with it while it fits.
-                while starts(prefix, at):
+                fits = starts(prefix, at)
+                while fits:
                     start = at + before
                     end = find(b'"', start)
-                    if not starts(tail, end) or data[end - 1] == _BACKSLASH:
+                    if not starts(tail, end) or (escapes and data[end - 1] == _BACKSLASH):
                         break
                     after = end + behind
                     if mode is _PADDED:
                         close = find(b'"', after)
-                        if not starts(b'"}\n\n', close):
+                        fits = starts(next_one, close)
+                        if not fits and not starts(_END, close):
                             break
                         after = close + 4
                     elif mode is _SPACED:
                         after = _after_spaces(data, after)
                         if after < 0:
                             break
+                        fits = starts(prefix, after)
+                    else:
+                        fits = starts(prefix, after)
                     at = after
                     passed += 1
                     letters += end - start
@@ -205,7 +213,8 @@ class SSEFramer:
         if end < 0 or piece[end - 1] == _BACKSLASH:
             return
         tail, mode = _without_filling(piece[end:])
-        template = (piece[:start], start, tail, len(tail), mode)
+        prefix = piece[:start]
+        template = (prefix, start, tail, len(tail), mode, _END + prefix)
         if template in self._templates:
             return
         if len(self._templates) >= _MAX_TEMPLATES:
