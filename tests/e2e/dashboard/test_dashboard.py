@@ -55,7 +55,7 @@ def try_a_limit(page) -> None:
     """What a limit would have done, asked on the policy's page."""
     page.locator("textarea").fill(TRIED)
     page.get_by_role("button", name="What would it have done?").click()
-    page.get_by_role("cell", name="tried-pace").first.wait_for(timeout=60_000)
+    page.get_by_role("cell", name="tried-pace").first.wait_for()
 
 
 def test_the_whole_story(quiet, browse) -> None:
@@ -66,21 +66,21 @@ def test_the_whole_story(quiet, browse) -> None:
     picture(watched, "waiting-for-first-call")
 
     assert call(quiet, "greeter", [{"role": "user", "content": "hello"}]) == 200
-    page.get_by_role("heading", name="Now", exact=True).wait_for(timeout=15_000)
+    page.get_by_role("heading", name="Now", exact=True).wait_for()
     page.get_by_text("Nothing is wrong.").wait_for()
 
     statuses: list[int] = []
     looping = threading.Thread(target=lambda: statuses.extend(loop(quiet, "refunds")))
     looping.start()
-    page.get_by_text("open incident").wait_for(timeout=20_000)
-    looping.join(30)
+    page.get_by_text("open incident").wait_for()
+    looping.join(60)
     assert 429 in statuses
     mark = page.locator("button.mark").first
-    mark.wait_for(timeout=15_000)
+    mark.wait_for()
     picture(watched, "loop-found")
     mark.click()
 
-    page.get_by_role("button", name="Acknowledge").wait_for(timeout=10_000)
+    page.get_by_role("button", name="Acknowledge").wait_for()
     page.locator("main").get_by_text("refunds").first.wait_for()
     page.get_by_role("button", name="Acknowledge").click()
     page.get_by_text("acknowledged", exact=True).first.wait_for()
