@@ -65,7 +65,8 @@ def state_checks(app: App) -> None:
 
     def settings() -> Component:
         if app.last_config_error is None:
-            return Component(detail=app.settings.source or "no file; the defaults are in force")
+            name = Path(app.settings.source).name
+            return Component(detail=f"{name} is in force" if name else "no file; the defaults")
         return Component(
             State.DEGRADED,
             "the last change of the configuration was refused: " + app.last_config_error,
