@@ -104,11 +104,10 @@ class ClientConnection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
         name = transport.get_extra_info("peername")
         self.peer = name[0] if isinstance(name, tuple) else ""
+        self.deadline = self._loop.time() + self._server.settings.header_timeout_seconds
         if not self._server.admit(self):
             self.send(errors.bare(503, "too many connections"))
             self.close_after()
-            return
-        self.deadline = self._loop.time() + self._server.settings.header_timeout_seconds
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None

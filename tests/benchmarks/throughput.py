@@ -227,6 +227,8 @@ def ratios(results: dict[str, dict[str, Any]]) -> None:
     for name, row in results.items():
         if name.startswith(OURS):
             continue
+        if not row["json@32"]["requests_per_second"]:
+            continue
         rate = ours["json@32"]["requests_per_second"] / row["json@32"]["requests_per_second"]
         stream = ours["sse@32"]["cpu_us"] / row["sse@32"]["cpu_us"]
         print(f"JSON at 32: {rate:.2f} x {name}; CPU of a stream: {stream:.2f} x {name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 
 import httptools
 import pytest
@@ -128,7 +129,7 @@ def ends(sent: bytes) -> int:
 
 def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted({c % len(data) for c in cuts}), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [data[a:b] for a, b in pairwise(edges) if a < b]
 
 
 EVENTS = st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=12)
