@@ -8,6 +8,7 @@ settings, or show the value of a secret.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -245,6 +246,7 @@ def _unknown_receivers(settings: Settings, document: Document) -> list[Fault]:
     return found
 
 
+@functools.cache
 def schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the file, for editors."""
     return {
@@ -270,14 +272,23 @@ async def watch(
     file = Path(path)
     seen = _content(file)
     async for _ in watchfiles.awatch(
-        file.absolute().parent, stop_event=stop, recursive=False, debounce=100, rust_timeout=1000
+        file.absolute().parent,
+        stop_event=stop,
+        recursive=False,
+        debounce=100,
+        rust_timeout=1000,
+        yield_on_timeout=True,
     ):
+        # Looked at each second too: a change before the watch began, or on a file
+        # system that tells of none, is seen as well.
+        if _content(file) == seen:
+            continue
         text = await _settled(file)
         if text is None or text == seen:
             continue
         seen = text
         try:
-            outcome = on_change(parse(text, str(path)))
+            outcome = on_change(await asyncio.to_thread(parse, text, str(path)))
         except ConfigError as error:
             outcome = on_error(error)
         if outcome is not None:
@@ -286,17 +297,19 @@ async def watch(
 
 async def _settled(file: Path) -> str | None:
     """The file's text once it has stopped changing, ``None`` while it is away."""
+    clock = asyncio.get_running_loop().time
     text = _content(file)
-    waited = 0.0
+    since = clock()
+    faulty = await asyncio.to_thread(_faulty, text or "")
     while True:
-        unfinished = not text or not text.endswith("\n") or _faulty(text)
-        if waited >= (_PATIENCE_SECONDS if unfinished else _SETTLE_SECONDS):
+        unfinished = not text or not text.endswith("\n") or faulty
+        if clock() - since >= (_PATIENCE_SECONDS if unfinished else _SETTLE_SECONDS):
             return text
         await asyncio.sleep(0.05)
-        waited += 0.05
         now = _content(file)
         if now != text:
-            text, waited = now, 0.0
+            text, since = now, clock()
+            faulty = await asyncio.to_thread(_faulty, text or "")
 
 
 def _faulty(text: str) -> bool:

@@ -124,7 +124,7 @@ class Reloads:
         self.bad: list[ConfigError] = []
 
     async def until(self, good: int, bad: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (len(self.good), len(self.bad)) != (good, bad):
                 await asyncio.sleep(0.02)
 
