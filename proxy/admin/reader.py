@@ -34,6 +34,7 @@ WINDOWS = {
 }
 _SPARK_POINTS = 30
 _MOST_CACHED = 512
+_MOST_BANDS = 64
 _CHEAP_SECONDS = 0.03
 _USEFUL_SECONDS = 30.0
 _ZERO = Counts(*([0] * len(Counts._fields)))
@@ -59,6 +60,8 @@ class Reader:
         self._counters = counters
         self._clock = clock
         self._cache: dict[tuple[Any, ...], _Answer] = {}
+        #: Earlier hours rarely change, so a band holds until its curve moves on.
+        self._bands: dict[tuple[Any, ...], dict[str, Band | None]] = {}
 
     async def usage(self, by: str, seconds: float) -> list[UsageRow]:
         """Sums per value of a dimension over the last ``seconds``, dearest first.
@@ -117,9 +120,13 @@ class Reader:
         if not curve.times:
             return dict.fromkeys(columns)
         hours = await self.hours(series, curve.times[0])
+        question = (series, tuple(columns), curve.step, curve.times[0], curve.times[-1], len(hours))
+        known = self._bands.get(question)
+        if known is not None:
+            return known
         first_seen = hours[0][0] if hours else curve.times[-1]
         calls = sum(counts.requests for _, counts in hours) or 1
-        return {
+        made = {
             name: expected_band(
                 [(at, float(getattr(counts, name))) for at, counts in hours],
                 first_seen,
@@ -129,6 +136,10 @@ class Reader:
             )
             for name in columns
         }
+        if len(self._bands) >= _MOST_BANDS:
+            del self._bands[next(iter(self._bands))]
+        self._bands[question] = made
+        return made
 
     async def hours(self, series: Series, before: float) -> list[tuple[float, Counts]]:
         """Up to 28 days of whole hours before a moment, without those of no calls."""
