@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--litellm-runs", type=int, default=3)
+    parser.add_argument("--litellm-runs", type=int, default=1)
     parser.add_argument("--clients", type=int, default=500)
     options = parser.parse_args()
     result = asyncio.run(measure(options))
