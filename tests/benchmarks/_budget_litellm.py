@@ -108,22 +108,24 @@ async def one_run(
     provider.otherwise = run
     try:
         with proxies(folder, settings, 3) as ports:
-            # Slow is not wrong: what was billed by then is what it let through.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LONGEST_SECONDS):
-                    await asyncio.gather(
-                        *(
-                            client(
-                                ports[i % 3],
-                                run,
-                                i,
-                                spent,
-                                with_max_tokens=with_max_tokens,
-                                any_refusal_is_final=True,
-                            )
-                            for i in range(clients)
-                        )
+            calls = [
+                asyncio.create_task(
+                    client(
+                        ports[i % 3],
+                        run,
+                        i,
+                        spent,
+                        with_max_tokens=with_max_tokens,
+                        any_refusal_is_final=True,
                     )
+                )
+                for i in range(clients)
+            ]
+            # Slow is not wrong: what was billed by then is what it let through.
+            _, late = await asyncio.wait(calls, timeout=_LONGEST_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
     finally:
         provider.otherwise = ""
         server.close()
