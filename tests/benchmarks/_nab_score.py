@@ -73,9 +73,7 @@ def standard(
     scores: Mapping[str, Sequence[float]], windows: Mapping[str, Windows]
 ) -> tuple[float, float]:
     """The best threshold over all files and the score there, 0 for silence, 100 for perfection."""
-    most = sum(
-        1 for name, w in windows.items() for _, b in w if b >= probation(len(scores[name]))
-    )
+    most = sum(1 for name, w in windows.items() for _, b in w if b >= probation(len(scores[name])))
     levels = sorted({round(s, 3) for row in scores.values() for s in row if s > 0})
     step = max(1, len(levels) // 200)
     best = (0.0, 1.01)
