@@ -166,8 +166,11 @@ class Meter:
         try:
             function(*values)
         except Exception:
-            self._runtime.detector_failures[part] += 1
-            _log.exception("part_failed", part=part)
+            failures = self._runtime.detector_failures[part] = (
+                self._runtime.detector_failures[part] + 1
+            )
+            if failures & (failures - 1) == 0:  # told at 1, 2, 4, 8: it may fail on every call
+                _log.exception("part_failed", part=part, failures=failures)
 
 
 def _billable(call: Finished, usage: Usage) -> bool:

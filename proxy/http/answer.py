@@ -73,6 +73,10 @@ class Answer:
         lines.append(b"\r\n")
         self._head = b"\r\n".join(lines)
 
+    def add(self, name: str, value: str) -> None:
+        """A field more, while the head is not out."""
+        self._head = b"%b%b: %b\r\n\r\n" % (self._head[:-2], name.encode(), value.encode())
+
     def pass_on(self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]) -> bytes:
         """What the client gets for a piece of the body."""
         if self._filter is not None:

@@ -107,15 +107,18 @@ class Call:
             if refusal is not None:
                 self.cut(refusal)
 
-    def _settle(self, outcome: str, *, complete: bool, status: int | None = None) -> None:
+    def _settle(self, outcome: str, *, complete: bool, status: int | None = None) -> int | None:
+        """Record the call with what was read of its answer; its cost where known."""
         answer = self._answer
         usage = usage_at_end(answer, outcome, complete=complete, sent=self._dispatched)
-        self._record(outcome, usage, status or (answer.status if answer is not None else 499))
+        status = status or (answer.status if answer is not None else 499)
+        return self._record(outcome, usage, status)
 
-    def _record(self, outcome: str, usage: Usage | None, status: int) -> None:
-        if not self._done and self.request is not None:
-            self._done = True
-            record(self.services, self.request, self._answer, outcome, usage, status)
+    def _record(self, outcome: str, usage: Usage | None, status: int) -> int | None:
+        if self._done or self.request is None:
+            return None
+        self._done = True
+        return record(self.services, self.request, self._answer, outcome, usage, status)
 
     def _tunnel_ended(self, usage: Usage, outcome: str) -> None:
         self._connection = None

@@ -215,9 +215,9 @@ class Exchange(Call):
             return
         if data and self.request is not None and self.request.first_byte_at is None:
             self.request.first_byte_at = self.services.monotonic()
-        out = answer.pass_on(data, done, trailers)
-        self.started = True
         if not done:
+            out = answer.pass_on(data, done, trailers)
+            self.started = True
             if out:
                 self._client.send(out)
             if data:
@@ -228,9 +228,15 @@ class Exchange(Call):
         if data:
             answer.read(data)
         # Counted before the client sees the end, so that no call that it saw whole is lost.
-        self._settle("", complete=True)
-        if out:
-            self._client.send(out)
+        cost_nano_usd = self._settle("", complete=True)
+        if (
+            not self.started
+            and cost_nano_usd is not None
+            and self.services.settings.response_headers
+        ):
+            answer.add("x-tokenweir-cost-usd", f"{cost_nano_usd / 1e9:.9f}")
+        self.started = True
+        self._client.send(answer.pass_on(data, done, trailers))
         self._finish(reusable=not self._must_close())
 
     def raw_taker(self) -> Exchange | None:

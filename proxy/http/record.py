@@ -31,10 +31,10 @@ def record(
     outcome: str,
     usage: Usage | None,
     status: int,
-) -> None:
-    """Hand a finished call to the meter."""
+) -> int | None:
+    """Hand a finished call to the meter; its cost in nano-USD where known."""
     ctx, first = request.ctx, request.first_byte_at
-    services.meter.finish(
+    return services.meter.finish(
         Finished(
             ctx=ctx,
             decision=request.decision,

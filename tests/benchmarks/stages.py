@@ -244,7 +244,10 @@ def wrap_stages(app: App, timer: Timer) -> None:
     }
 
     def split(part: str, function: Callable[..., object], *values: object) -> None:
-        parts.get(part, guarded)(function, *values)
+        if part in parts:
+            parts[part](function, *values)
+        else:
+            guarded(part, function, *values)
 
     meter._guarded = split  # type: ignore[method-assign]
     timer.wrap(meter, "observation", "observation and price")

@@ -52,6 +52,7 @@ def test_a_refusal_names_limit_spend_and_reset(limited: Proxy) -> None:
     for _ in range(2):
         answer = ask(model="gpt-5", messages=MESSAGES, max_tokens=5)
         assert answer.headers["x-tokenweir-request-id"]
+        assert float(answer.headers["x-tokenweir-cost-usd"]) > 0
     with pytest.raises(openai.RateLimitError) as caught:
         ask(model="gpt-5", messages=MESSAGES, max_tokens=5)
     headers, body = caught.value.response.headers, json.loads(caught.value.response.text)
