@@ -20,7 +20,7 @@ demo: $(VENV)/.run ## Watch a runaway agent being found and stopped: no API key,
 
 test: $(VENV)/.dev ## Run the tests
 	@sh tests/setup.sh
-	@$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not slow" -n 4 --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev ## Lint, types, import rules, dead code, lock, docs
 	@sh tests/check.sh

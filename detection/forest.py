@@ -18,13 +18,18 @@ from detection.methods import band
 from detection.settings import DetectionSettings
 from detection.state import View
 from detection.surge import NANO
-from detection.types import Family, Score, Signal
+from detection.types import Family, Score, Signal, Tier
 
 #: Half-hours needed to grow a forest: eight hours.
 LEAST_SAMPLES = 16
 TREES = 64
+#: Forests kept, the oldest given up first.
+MOST_FORESTS = 64
 #: Isolation that 2, 3 and 4 standard deviations stand for.
 SCORE_AT = {2.0: 0.60, 3.0: 0.65, 4.0: 0.70}
+
+#: Calls and cost of half-hours, the oldest first.
+Recent = tuple[tuple[float, float], ...]
 
 
 class ForestJudge:
@@ -37,6 +42,7 @@ class ForestJudge:
         self._least = float(np.interp(sigmas, list(SCORE_AT), list(SCORE_AT.values())))
         floors = settings.floors
         self.floor = floors.dollars_in_5_minutes * NANO if paid else floors.calls_in_60_seconds
+        self._grown: dict[Recent, IsolationForest] = {}
 
     def judge(self, view: View) -> Score | None:
         """Judge the running half-hour; looks again after a quarter more."""
@@ -54,11 +60,12 @@ class ForestJudge:
         centre = usual[len(usual) // 2]
         if observed <= centre * view.expected:
             return None
-        history = np.array([[log1p(c), log1p(d)] for c, d in profile.recent])
-        forest = IsolationForest(n_estimators=TREES, random_state=0).fit(history)
-        isolation = -float(forest.score_samples([[log1p(calls), log1p(cost)]])[0])
         tier = band(observed / centre - 1.0 if centre > 0 else 10.0)
-        if isolation < self._least or not tier:
+        if not tier:
+            return None
+        forest = self._forest(tuple((c, d) for c, d in profile.recent))
+        isolation = -float(forest.score_samples([[log1p(calls), log1p(cost)]])[0])
+        if isolation < self._least:
             return None
         scale = NANO if self.paid else 1
         return Score(
@@ -70,5 +77,17 @@ class ForestJudge:
             ratio=observed / centre if centre > 0 else None,
             window_seconds=1800.0,
             since=view.now - 1800.0,
+            ceiling=Tier.CRITICAL,
             detail={"method": "isolation_forest", "isolation": round(isolation, 3)},
         )
+
+    def _forest(self, recent: Recent) -> IsolationForest:
+        """The forest of these half-hours; it grows anew only when one is added."""
+        forest = self._grown.get(recent)
+        if forest is None:
+            history = np.array([[log1p(c), log1p(d)] for c, d in recent])
+            forest = IsolationForest(n_estimators=TREES, random_state=0).fit(history)
+            if len(self._grown) >= MOST_FORESTS:
+                self._grown.pop(next(iter(self._grown)))
+            self._grown[recent] = forest
+        return forest

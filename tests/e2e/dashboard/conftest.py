@@ -55,7 +55,7 @@ def fill(proxy: Proxy, days: int = PAST_DAYS) -> None:
         thread.submit(asyncio.run, work()).result(120)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[object]:
     if CHROMIUM is None:
         pytest.skip("no chromium here: apt-get install chromium")
