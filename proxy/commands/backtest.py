@@ -113,7 +113,7 @@ def _compare(
             errors=console,
         )
     except (ConfigError, SourceError) as error:
-        console.print(str(error), markup=False, highlight=False)
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     except (ValueError, KeyError, TypeError) as error:
         console.print(f"{observations}: {error}; leave --report to see which", markup=False)
@@ -133,7 +133,7 @@ def _replay(config: Path | None, console: Console) -> Backtest:
     try:
         settings = load(config)
     except ConfigError as error:
-        console.print(str(error), markup=False, highlight=False)
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     return Backtest(settings.detection, settings.policies)
 
