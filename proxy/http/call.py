@@ -111,6 +111,8 @@ class Call:
         """Record the call with what was read of its answer; its cost where known."""
         answer = self._answer
         usage = usage_at_end(answer, outcome, complete=complete, sent=self._dispatched)
+        if outcome == "client_disconnected" and usage is not None and usage.complete:
+            outcome = ""  # SDKs hang up at a stream's last event, before the transport's own end
         status = status or (answer.status if answer is not None else 499)
         return self._record(outcome, usage, status)
 
