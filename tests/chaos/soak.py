@@ -1,6 +1,6 @@
 """Half an hour at half of capacity, with everything going on that goes on.
 
-Run as ``python -m tests.chaos.soak [--minutes 30] [--json FILE]``.
+Run as ``python -m tests.chaos.soak [--minutes 30] [--most 60] [--json FILE]``.
 
 JSON calls, long streams, WebSockets, clients that hang up, reloads of the
 configuration, incidents, and a store that is killed now and then. Printed are
@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -36,6 +37,8 @@ from tests.rig import Received, wait_for
 CLIENTS = 12
 SAMPLE_SECONDS = 3.0
 CALIBRATE_SECONDS = 5.0
+#: The clients and the upstream run on the same cores as the proxy.
+MOST_PER_SECOND = 60.0
 MIX = (("json", 0.86), ("stream", 0.08), ("hang-up", 0.03), ("websocket", 0.02), ("loop", 0.01))
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -57,10 +60,12 @@ async def long_stream(
 class Soak:
     """The clients of one run, and what they did."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, most: float) -> None:
         self.lab = lab
+        self.most = most
+        self.began = time.monotonic()
         self.done: dict[str, int] = dict.fromkeys((kind for kind, _ in MIX), 0)
-        self.failed: dict[str, int] = {}
+        self.failed: list[str] = []
         self.rate = 0.0
         self.stopping = False
         self._chance = random.Random(5)
@@ -74,10 +79,11 @@ class Soak:
         await asyncio.gather(*clients)
 
     async def calibrate(self) -> None:
-        """Set the rate to half of what these clients can do here with plain calls."""
+        """Set the rate to half of what these clients can do here with plain calls, or the most."""
         before, began = sum(self.done.values()), time.monotonic()
         await self.run(CALIBRATE_SECONDS)
-        self.rate = (sum(self.done.values()) - before) / (time.monotonic() - began) / 2
+        done = sum(self.done.values()) - before
+        self.rate = min(done / (time.monotonic() - began) / 2, self.most)
 
     async def _client(self) -> None:
         link: Streams | None = None
@@ -92,8 +98,10 @@ class Soak:
                     await getattr(self, "_" + kind.replace("-", "_"))()
                 self.done[kind] += 1
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-                what = f"{kind}: {type(error).__name__}"
-                self.failed[what] = self.failed.get(what, 0) + 1
+                at, took = began - self.began, time.monotonic() - began
+                self.failed.append(
+                    f"{kind} at {at:.0f} s, {type(error).__name__} after {took:.1f} s"
+                )
                 if link is not None:
                     link[1].close()
                 link = None
@@ -172,6 +180,13 @@ class Gauges:
         self.samples.append(sample)
         return sample
 
+    def by_tenths(self) -> list[float]:
+        """The mean of the memory in each tenth of the run, in megabytes."""
+        sizes = [sample[1] for sample in self.samples]
+        edges = [len(sizes) * part // 10 for part in range(11)]
+        parts = [sizes[a:b] for a, b in itertools.pairwise(edges)]
+        return [round(statistics.mean(part), 1) for part in parts if part]
+
     def slope_mb_per_minute(self) -> float:
         """Of the second half of the run: what grows by use is full by then."""
         late = self.samples[len(self.samples) // 2 :]
@@ -179,9 +194,11 @@ class Gauges:
         return statistics.linear_regression(times, sizes).slope if len(late) > 2 else 0.0
 
 
-def disturb(lab: Lab, gauges: Gauges, stop: threading.Event, seconds: float) -> dict[str, int]:
-    """Reload, kill the store and sample until told to stop; what was done."""
+def disturb(lab: Lab, gauges: Gauges, stop: threading.Event, seconds: float) -> dict[str, Any]:
+    """Reload, kill the store and sample until told to stop; what was done, and when."""
     done = {"reloads": 0, "store_restarts": 0}
+    killed_at: list[int] = []
+    began = time.monotonic()
     every = max(15.0, seconds / 20)
     next_at = time.monotonic() + every
     text = lab.proxy.config.read_text()
@@ -195,20 +212,22 @@ def disturb(lab: Lab, gauges: Gauges, stop: threading.Event, seconds: float) -> 
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             done["store_restarts"] += 1
+            killed_at.append(round(time.monotonic() - began))
         else:
             lab.proxy.config.write_text(f"{text}# {done['reloads']}\n")
             done["reloads"] += 1
-    return done
+    return {**done, "store_killed_at_seconds": killed_at}
 
 
-async def soak(minutes: float, folder: Path) -> dict[str, Any]:
+async def soak(minutes: float, folder: Path, most: float = MOST_PER_SECOND) -> dict[str, Any]:
     """Run, and give everything that was measured."""
     loud = {"name": "loop", "by": ["agent"], "match": {"agent": ["looper"]}, "requests": 5}
     lab = Lab(folder, {"limits": [{**loud, "per": "minute", "tier": "critical"}]})
     lab.begin("r0")
     try:
-        run = Soak(lab)
+        run = Soak(lab, most)
         await run.calibrate()
+        run.began = time.monotonic()
         gauges = Gauges(lab.proxy.process.pid)
         start = gauges.take()
         stop = threading.Event()
@@ -227,6 +246,7 @@ async def soak(minutes: float, folder: Path) -> dict[str, Any]:
     found |= {
         "memory_start_mb": round(start[1], 1),
         "memory_end_mb": round(end[1], 1),
+        "memory_by_tenths_mb": gauges.by_tenths(),
         "slope_mb_per_minute": round(gauges.slope_mb_per_minute(), 2),
         "descriptors": [start[2], max(s[2] for s in gauges.samples), end[2]],
         "threads": [start[3], max(s[3] for s in gauges.samples), end[3]],
@@ -266,10 +286,11 @@ def main() -> int:
     """Run and print; 1 where the books differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--most", type=float, default=MOST_PER_SECOND, help="calls a second")
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tw-soak-") as name:
-        found = asyncio.run(soak(given.minutes, Path(name)))
+        found = asyncio.run(soak(given.minutes, Path(name), given.most))
     for name, value in found.items():
         print(f"{name:<24}{value}")
     if given.json is not None:
