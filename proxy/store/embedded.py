@@ -78,6 +78,8 @@ class EmbeddedStore:
     def __init__(
         self, directory: Path, *, binary: str | None = None, max_memory_bytes: int = 0
     ) -> None:
+        # The server runs inside it, so that a relative path would mean another place there.
+        directory = directory.absolute()
         self.directory = directory
         self._binary = binary
         self._max_memory = max_memory_bytes

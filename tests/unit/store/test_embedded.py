@@ -135,6 +135,16 @@ async def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
     await store.stop()
 
 
+async def test_a_relative_folder_is_meant_from_where_one_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    store = EmbeddedStore(Path("store"))
+    await store.start()
+    assert (folder / "server.pid").exists()
+    await store.stop()
+
+
 async def test_a_missing_binary_is_named(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedStoreError, match=r"store\.embedded_binary: /no/such"):
         find_binary("/no/such")
