@@ -73,18 +73,34 @@ class Meter:
             _log.exception("meter_failed", request_id=call.ctx.id)
             self._runtime.detector_failures["meter"] += 1
             return None
+        # A part of ours that fails must not fail the call.
         decision = call.decision
         if decision is not None:
             would = decision.would
             self._runtime.decisions[f"would_{would}" if would else decision.kind] += 1
-            self._guarded("gate", self._gate.settle, decision, observation)
-        self._guarded("ledger", self._ledger.record, observation)
+            try:
+                self._gate.settle(decision, observation)
+            except Exception:
+                self._failed("gate")
+        try:
+            self._ledger.record(observation)
+        except Exception:
+            self._failed("ledger")
         if call.usage is not None or call.status >= 500:
-            self._guarded("contributors", self._contributors, observation)
+            try:
+                self._contributors(observation)
+            except Exception:
+                self._failed("contributors")
         # The engine sees throttled calls too: who goes on against a throttle runs away.
-        self._guarded("engine", self._judge.observe, observation)
+        try:
+            self._judge.observe(observation)
+        except Exception:
+            self._failed("engine")
         for listener in self._listeners:
-            self._guarded("listener", listener, observation)
+            try:
+                listener(observation)
+            except Exception:
+                self._failed("listener")
         if call.answer_headers and call.ctx.key is not None:
             self._note_rate_limits(call)
         return observation.cost_nano_usd
@@ -115,38 +131,41 @@ class Meter:
             error_type = f"http_{call.status}"
         if not error_type and usage.complete is False and not any(usage.finish_reasons):
             error_type = "incomplete"
-        return Observation(
-            ts=now,
-            id=ctx.id,
-            key=ctx.key,
-            agent=ctx.agent,
-            project=ctx.project,
-            user=ctx.user,
-            session=ctx.session,
-            tags=ctx.tags,
-            provider=ctx.provider,
-            upstream=ctx.upstream,
-            endpoint=ctx.endpoint,
-            model=ctx.model,
-            model_served=usage.model_served,
-            status=call.status,
-            error_type=error_type or None,
-            input_tokens=usage.input_tokens,
-            cached_input_tokens=usage.cached_input_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
-            output_tokens=usage.output_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            cost_nano_usd=cost,
-            usage_source=usage.source,
-            finish_reasons=usage.finish_reasons,
-            fingerprint=ctx.facts.fingerprint,
-            fingerprint_kind=ctx.facts.fingerprint_kind,
-            client=ctx.client,
-            stream=ctx.stream,
-            ttft_seconds=call.ttft_seconds,
-            latency_seconds=call.latency_seconds,
-            action=_action(call),
-            trace=ctx.trace,
+        # In the order of its fields: by name it takes four times as long.
+        return Observation._make(
+            (
+                now,
+                ctx.id,
+                ctx.key,
+                ctx.agent,
+                ctx.project,
+                ctx.user,
+                ctx.session,
+                ctx.tags,
+                ctx.provider,
+                ctx.upstream,
+                ctx.endpoint,
+                ctx.model,
+                usage.model_served,
+                call.status,
+                error_type or None,
+                usage.input_tokens,
+                usage.cached_input_tokens,
+                usage.cache_write_tokens,
+                usage.output_tokens,
+                usage.reasoning_tokens,
+                cost,
+                usage.source,
+                usage.finish_reasons,
+                ctx.facts.fingerprint,
+                ctx.facts.fingerprint_kind,
+                ctx.client,
+                ctx.stream,
+                call.ttft_seconds,
+                call.latency_seconds,
+                _action(call),
+                ctx.trace,
+            )
         )
 
     def _note_rate_limits(self, call: Finished) -> None:
@@ -161,16 +180,10 @@ class Meter:
         if wait:
             self._runtime.told_to_wait(provider, key, now + wait)
 
-    def _guarded(self, part: str, function: Callable[..., object], *values: object) -> None:
-        """A part of ours that fails must not fail the call."""
-        try:
-            function(*values)
-        except Exception:
-            failures = self._runtime.detector_failures[part] = (
-                self._runtime.detector_failures[part] + 1
-            )
-            if failures & (failures - 1) == 0:  # told at 1, 2, 4, 8: it may fail on every call
-                _log.exception("part_failed", part=part, failures=failures)
+    def _failed(self, part: str) -> None:
+        failures = self._runtime.detector_failures[part] = self._runtime.detector_failures[part] + 1
+        if failures & (failures - 1) == 0:  # told at 1, 2, 4, 8: it may fail on every call
+            _log.exception("part_failed", part=part, failures=failures)
 
 
 def _billable(call: Finished, usage: Usage) -> bool:
