@@ -112,6 +112,7 @@ class AdminServer:
         app.add_routes([web.get("/api/v1/openapi.json", describe)])
         app.add_routes(Pages().routes())
         live.connect(deps)
+        deps.background.append(deps.reader.run)
         return app
 
     async def _metrics(self, request: web.Request) -> web.Response:

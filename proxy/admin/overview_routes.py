@@ -17,11 +17,12 @@ from proxy.admin.deps import AdminDeps
 from proxy.admin.finishes import RecentFinishes
 from proxy.admin.guard import json_response
 from proxy.admin.principal import require_all_projects
-from proxy.admin.reader import WINDOWS, Reader, window_of
+from proxy.admin.reader import Reader, window_of
+from proxy.admin.rollups import WINDOWS
 from proxy.admin.series_routes import CURVE_COLUMNS, curve_json, ratios
 from proxy.admin.standing import Standing
+from proxy.admin.sums import Sums
 from proxy.admin.usage_routes import parameter
-from proxy.store.counters import UsageRow
 from proxy.store.series import Counts
 
 _SPANS = {"15m": 900, "1h": 3600}
@@ -63,12 +64,12 @@ class OverviewRoutes:
     async def _metrics(self, span: int) -> dict[str, Any]:
         """The eight metrics over the last ``span`` seconds."""
         totals, models, keys, finishes = await asyncio.gather(
-            self._reader.usage("total", span),
-            self._reader.usage("model", span),
-            self._reader.usage("key", span),
+            self._reader.sums("total", span),
+            self._reader.sums("model", span),
+            self._reader.sums("key", span),
             self._finishes.since(span),
         )
-        counts = totals[0].counts if totals else Counts.of([])
+        counts = totals.counts(0) if len(totals) else Counts()
         return {
             **{name: getattr(counts, name) for name in (*_SUMMED, "errors", "output_tokens")},
             **ratios(counts),
@@ -149,7 +150,7 @@ class OverviewRoutes:
             )
 
 
-def _top(rows: list[UsageRow]) -> list[dict[str, Any]]:
+def _top(sums: Sums) -> list[dict[str, Any]]:
     """The dearest few, as a page shows them."""
     return [
         {
@@ -157,7 +158,7 @@ def _top(rows: list[UsageRow]) -> list[dict[str, Any]]:
             "cost_nano_usd": row.counts.cost_nano_usd,
             "requests": row.counts.requests,
         }
-        for row in rows[:_TOP]
+        for row in sums.rows(range(min(_TOP, len(sums))))
     ]
 
 

@@ -8,30 +8,34 @@ the store the same thing at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 from aiohttp import web
 
 from detection.types import Series
 from proxy.admin.bands import Band, expected_band
-from proxy.store.counters import Counters, UsageRow
+from proxy.admin.rollups import WINDOWS, Rollups
+from proxy.admin.sums import Sums
+from proxy.store.cells import unpack
+from proxy.store.counters import Counters
 from proxy.store.errors import StoreError
-from proxy.store.series import DAY, FIVE_MINUTES, HOUR, TEN_SECONDS, Counts, Resolution
+from proxy.store.series import (
+    COUNTS,
+    DAY,
+    FIVE_MINUTES,
+    HOUR,
+    TEN_SECONDS,
+    Counts,
+    Resolution,
+    series_id,
+)
 
 T = TypeVar("T")
 
-#: The windows of pages and API, in seconds.
-WINDOWS = {
-    "15m": 900,
-    "1h": 3600,
-    "6h": 6 * 3600,
-    "24h": 86_400,
-    "7d": 7 * 86_400,
-    "30d": 30 * 86_400,
-    "90d": 90 * 86_400,
-}
 _SPARK_POINTS = 30
 _MOST_CACHED = 512
 _MOST_BANDS = 64
@@ -59,24 +63,38 @@ class Reader:
     def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
         self._counters = counters
         self._clock = clock
+        self._rollups = Rollups(counters, clock)
         self._cache: dict[tuple[Any, ...], _Answer] = {}
         #: Earlier hours rarely change, so a band holds until its curve moves on.
         self._bands: dict[tuple[Any, ...], dict[str, Band | None]] = {}
 
-    async def usage(self, by: str, seconds: float) -> list[UsageRow]:
-        """Sums per value of a dimension over the last ``seconds``, dearest first.
+    async def run(self) -> None:
+        """Read ahead what pages will ask, until cancelled."""
+        await self._rollups.run()
+
+    async def sums(self, by: str, seconds: float) -> Sums:
+        """What each value of a dimension used over the last ``seconds``, dearest first.
 
         Raises
         ------
         aiohttp.web.HTTPServiceUnavailable
             While the store does not answer.
         """
-        return await self._once(("usage", by, seconds), lambda: self._counters.usage(by, seconds))
+        with _told():
+            found = await self._rollups.sums(by, seconds)
+        if found is not None:
+            return found
+
+        async def ask() -> Sums:
+            rows = await self._counters.usage(by, seconds)
+            return await asyncio.to_thread(Sums.of_rows, rows)
+
+        return await self._once(("usage", by, seconds), ask)
 
     async def total(self, seconds: float) -> Counts:
         """Everything over the last ``seconds``."""
-        rows = await self.usage("total", seconds)
-        return rows[0].counts if rows else _ZERO
+        sums = await self.sums("total", seconds)
+        return sums.counts(0) if len(sums) else _ZERO
 
     async def curve(self, series: Series, seconds: float) -> Curve:
         """A series over the last ``seconds`` in buckets fit for a chart."""
@@ -96,21 +114,36 @@ class Reader:
             [float(b * step) for b in buckets], [known.get(b, _ZERO) for b in buckets], step
         )
 
-    async def spark(self, series: Series, seconds: float) -> list[Counts]:
-        """A series over the last ``seconds`` in the few points of a table's row."""
+    async def sparks(
+        self, by: str, values: Sequence[str], seconds: float
+    ) -> dict[str, list[list[int]]]:
+        """Cost and calls of a few series over the last ``seconds``, in few points.
+
+        A list of two per value, both of the same length; all are asked for at once.
+        """
         resolution = TEN_SECONDS if seconds <= 3600 else HOUR if seconds <= 7 * 86_400 else DAY
         step = max(resolution.seconds, int(seconds) // _SPARK_POINTS)
         now = self._clock()
         start = now - seconds
-        rows = await self._once(
-            ("spark", series, step, int(now // step)),
-            lambda: self._counters.history(series, resolution, start, now),
-        )
-        found = [_ZERO] * int(seconds // step)
-        for at, counts in rows:
-            if at >= start:  # a bucket cut by the window's start would look like a spike
-                place = min(len(found) - 1, int((at - start) // step))
-                found[place] = found[place].plus(counts)
+        # A bucket cut by the window's start would look like a spike.
+        first, last = -int(-start // resolution.seconds), int(now // resolution.seconds)
+        by_shard: dict[int, list[str]] = {}
+        for value in values:
+            by_shard.setdefault(self._counters.shard_of(Series(by, value)), []).append(value)
+        found: dict[str, list[list[int]]] = {}
+        for shard, mine in by_shard.items():
+            ids = [series_id(Series(by, value)).encode() for value in mine]
+            with _told():
+                reply = await self._counters.cells(shard, by, ids, [(resolution, first, last)])
+            cells = unpack(*reply)
+            points = int(seconds // step)
+            times = (first + cells.bucket) * resolution.seconds
+            place = np.minimum(points - 1, ((times - start) // step).astype(np.int64))
+            drawn = np.zeros((len(mine), 2, points), np.int64)
+            for number, name in enumerate(("cost_nano_usd", "requests")):
+                column = cells.counts[:, COUNTS.index(name)]
+                np.add.at(drawn[:, number], (cells.series, place), column)
+            found |= dict(zip(mine, drawn.tolist(), strict=True))
         return found
 
     async def bands(
@@ -176,13 +209,8 @@ class Reader:
             if len(self._cache) >= _MOST_CACHED:
                 self._forget(now)
             answer = self._cache[question] = _Answer(asyncio.ensure_future(ask()), now)
-        try:
+        with _told():
             found: T = await asyncio.shield(answer.future)
-        except StoreError as error:
-            raise web.HTTPServiceUnavailable(
-                text=f"the store does not answer ({type(error).__name__}); "
-                "calls are still served, and counted once it is back"
-            ) from error
         return found
 
     def _refresh(
@@ -227,6 +255,18 @@ class _Answer:
         cheap = failed or took < _CHEAP_SECONDS
         self.until = now if cheap else now + min(30.0, 5.0 * took)
         self.useful_until = now if cheap else self.until + _USEFUL_SECONDS
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A store that is away, as whoever asked is told."""
+    try:
+        yield
+    except StoreError as error:
+        raise web.HTTPServiceUnavailable(
+            text=f"the store does not answer ({type(error).__name__}); "
+            "calls are still served, and counted once it is back"
+        ) from error
 
 
 def resolution_for(seconds: float) -> tuple[Resolution, int]:

@@ -7,19 +7,23 @@ store than the rows shown need, or tell a scoped caller of other projects.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from aiohttp import web
 
-from detection.types import Dimension, Series, unpair
+from detection.types import Dimension, Series, pair, unpair
 from proxy.admin.deps import AdminDeps
 from proxy.admin.principal import principal_of, require_all_projects, require_project
-from proxy.admin.reader import WINDOWS, Curve, window_of
+from proxy.admin.reader import Curve, window_of
+from proxy.admin.rollups import WINDOWS
 from proxy.admin.standing import Standing
+from proxy.admin.sums import Sums
 from proxy.admin.tables import FORMATS, table_response
 from proxy.admin.usage_routes import COUNTED, dimension_of, parameter
-from proxy.store.counters import UsageRow
+from proxy.store.cells import Ints
 from proxy.store.series import Counts
 
 SORTABLE = (
@@ -64,42 +68,74 @@ def curve_json(curve: Curve) -> dict[str, Any]:
     return {"times": curve.times, "step_seconds": curve.step, **columns}
 
 
-class _Found(NamedTuple):
-    """A dimension's rows of a window, the dearest first; a row in full only where it is shown."""
+Floats = npt.NDArray[np.float64]
 
-    rows: list[UsageRow]
-    both_spans_nano_usd: dict[str, int]
+
+class _Found(NamedTuple):
+    """A dimension's sums of a window, and of one twice as long; a row only where it is shown."""
+
+    sums: Sums
+    both_spans: Sums
     median_nano_usd: int | None
 
-    def before(self, row: UsageRow) -> int:
+    def before(self, place: int) -> int:
         """What it cost in the same span before."""
-        cost = row.counts.cost_nano_usd
-        return max(0, self.both_spans_nano_usd.get(row.value, cost) - cost)
+        cost = int(self.sums.column("cost_nano_usd")[place])
+        both = self.both_spans.places.get(self.sums.values[place])
+        if both is None:
+            return 0
+        return max(0, int(self.both_spans.column("cost_nano_usd")[both]) - cost)
 
-    def figure(self, row: UsageRow, name: str) -> Any:
-        """One of :data:`SORTABLE`; ``None`` where it is unknown."""
-        counts = row.counts
+    def keys(self, places: Ints, name: str) -> Floats:
+        """What some of them are sorted by; NaN where it is unknown."""
+        column = self.sums.column
+        cost = column("cost_nano_usd")[places].astype(np.float64)
         if name in Counts._fields:
-            return getattr(counts, name)
+            return column(name)[places].astype(np.float64)
         if name == "value":
-            return row.value
-        if name == "change":
-            before = self.before(row)
-            return round(counts.cost_nano_usd / before - 1, 4) if before else None
+            values = np.array([self.sums.values[place] for place in places], dtype=object)
+            return np.argsort(np.argsort(values, kind="stable")).astype(np.float64)
         if name == "times_median_cost":
-            middle = self.median_nano_usd
-            return round(counts.cost_nano_usd / middle, 2) if middle else None
-        return ratios(counts)[name]
-
-    def shown(self, row: UsageRow) -> dict[str, Any]:
-        """A row as pages and exports take it."""
-        return {
-            **row.as_dict(),
-            **ratios(row.counts),
-            "previous_cost_nano_usd": self.before(row),
-            "change": self.figure(row, "change"),
-            "times_median_cost": self.figure(row, "times_median_cost"),
+            return cost if self.median_nano_usd else np.full(len(places), np.nan)
+        if name == "change":
+            before = np.array([self.before(place) for place in places.tolist()], np.float64)
+            return _ratio(cost, before)
+        of = {
+            "error_rate": "errors",
+            "cost_per_request_nano_usd": "cost_nano_usd",
+            "output_tokens_per_request": "output_tokens",
         }
+        calls = column("requests")[places].astype(np.float64)
+        amounts = column(of[name])[places].astype(np.float64)
+        return _ratio(amounts, calls)
+
+    def ordered(self, places: Ints, sort: str, order: str) -> Ints:
+        """Sorted; what is unknown comes last either way."""
+        if sort == "cost_nano_usd":  # as they are
+            return places if order == "desc" else places[::-1]
+        keys = self.keys(places, sort)
+        # NaN sorts last.
+        return places[np.argsort(-keys if order == "desc" else keys, kind="stable")]
+
+    def shown(self, place: int) -> dict[str, Any]:
+        """A row as pages and exports take it."""
+        counts = self.sums.counts(place)
+        before, middle, cost = self.before(place), self.median_nano_usd, counts.cost_nano_usd
+        return {
+            "value": self.sums.values[place],
+            **counts._asdict(),
+            **ratios(counts),
+            "previous_cost_nano_usd": before,
+            "change": round(cost / before - 1, 4) if before else None,
+            "times_median_cost": round(cost / middle, 2) if middle else None,
+        }
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """NaN where there is nothing to divide by."""
+    found = np.full(len(above), np.nan)
+    np.divide(above, below, out=found, where=below > 0)
+    return found
 
 
 class SeriesRoutes:
@@ -115,13 +151,21 @@ class SeriesRoutes:
         if by != Dimension.PROJECT:
             require_all_projects(request)
         word, seconds = window_of(request, "24h")
-        found = await self._found(by, seconds)
-        rows = self._filtered(request, by, found)
-        total = len(rows)
         export = request.query.get("format", "json") != "json"
         limit = _MOST_EXPORTED if export else _number(request, "limit", 50, _MOST_ROWS)
         offset = 0 if export else _number(request, "offset", 0, _MOST_EXPORTED)
-        page = [found.shown(row) for row in rows[offset : offset + limit]]
+        chosen = _chosen(request)
+        sums, both = await asyncio.gather(
+            self._sums(request, by, seconds), self._sums(request, by, 2 * seconds)
+        )
+        found = _Found(sums, both, sums.median_cost_nano_usd())
+
+        def pick() -> tuple[int, list[dict[str, Any]]]:
+            places = chosen(found)
+            return len(places), [found.shown(p) for p in places[offset : offset + limit].tolist()]
+
+        # Thousands of series are more than the loop should be held up with.
+        total, page = await asyncio.to_thread(pick)
         standing = Standing(self._deps)
         for row in page:
             series = Series(by, row["value"])
@@ -137,42 +181,18 @@ class SeriesRoutes:
         }
         return table_response(request, f"{by}-{word}", page, envelope)
 
-    async def _found(self, by: str, seconds: int) -> _Found:
-        """Rows of a window, and what they cost in the same span before it."""
-        rows, both_rows = await asyncio.gather(
-            self._reader.usage(by, seconds), self._reader.usage(by, 2 * seconds)
-        )
-        both = {row.value: row.counts.cost_nano_usd for row in both_rows}
-        return _Found(rows, both, _median([row.counts.cost_nano_usd for row in rows]))
-
-    def _filtered(self, request: web.Request, by: str, found: _Found) -> list[UsageRow]:
-        principal = principal_of(request)
-        rows = found.rows
-        if by == Dimension.PROJECT:
-            rows = [row for row in rows if principal.allows_project(row.value)]
-        wanted = request.query.get("q", "").casefold()
-        if wanted:
-            rows = [row for row in rows if wanted in row.value.casefold()]
-        sort = request.query.get("sort", "cost_nano_usd")
-        if sort not in SORTABLE:
-            raise web.HTTPBadRequest(text=f"sort must be one of {', '.join(SORTABLE)}")
-        order = request.query.get("order", "desc")
-        if order not in ("asc", "desc"):
-            raise web.HTTPBadRequest(text="order must be asc or desc")
-        if sort == "cost_nano_usd":  # as the store gives them
-            return rows if order == "desc" else rows[::-1]
-        keyed = [(found.figure(row, sort), row) for row in rows]
-        known = [pair for pair in keyed if pair[0] is not None]
-        known.sort(key=lambda pair: pair[0], reverse=order == "desc")
-        return [row for _, row in known] + [row for key, row in keyed if key is None]
+    async def _sums(self, request: web.Request, by: str, seconds: int) -> Sums:
+        """Of the projects that the caller may see, where they are asked for."""
+        sums, principal = await self._reader.sums(by, seconds), principal_of(request)
+        if by != Dimension.PROJECT or principal.projects is None:
+            return sums
+        return sums.only(principal.allows_project)
 
     async def _add_sparks(self, by: str, seconds: int, rows: Sequence[dict[str, Any]]) -> None:
-        sparks = await asyncio.gather(
-            *(self._reader.spark(Series(by, row["value"]), seconds) for row in rows)
-        )
-        for row, points in zip(rows, sparks, strict=True):
-            costs = [counts.cost_nano_usd for counts in points]
-            row["spark"] = costs if any(costs) else [counts.requests for counts in points]
+        sparks = await self._reader.sparks(by, [row["value"] for row in rows], seconds)
+        for row in rows:
+            costs, calls = sparks[row["value"]]
+            row["spark"] = costs if any(costs) else calls
 
     async def detail(self, request: web.Request) -> web.Response:
         """``GET /api/v1/series/detail?by=&value=&window=``: one series, in full."""
@@ -184,11 +204,11 @@ class SeriesRoutes:
             require_all_projects(request)
         word, seconds = window_of(request, "24h")
         series = Series(by, value)
-        curve, rows = await asyncio.gather(
-            self._reader.curve(series, seconds), self._reader.usage(by, seconds)
+        curve, sums = await asyncio.gather(
+            self._reader.curve(series, seconds), self._sums(request, by, seconds)
         )
         bands = await self._reader.bands(series, curve, ("cost_nano_usd", "requests"))
-        counts = next((row.counts for row in rows if row.value == value), None)
+        counts = sums.of_value(value)
         standing = Standing(self._deps)
         parts = await self._parts(by, value, seconds)
         found = {
@@ -199,7 +219,7 @@ class SeriesRoutes:
             "curve": curve_json(curve),
             "bands": bands,
             "totals": None if counts is None else counts._asdict() | ratios(counts),
-            "peers": _peers(value, rows),
+            "peers": _peers(value, sums),
             "parts": parts,
             "view": standing.view(series),
             **standing.of(series),
@@ -215,29 +235,55 @@ class SeriesRoutes:
         if by not in _PARTS:
             return []
         pairs, place = _PARTS[Dimension(by)]
-        found = []
-        for row in await self._reader.usage(pairs, seconds):
-            both = unpair(row.value)
-            if both[place] == value:
-                found.append(
-                    {**row.as_dict(), "value": both[1 - place], "by": _other(pairs, place)}
-                )
-        return found[:_MOST_ROWS]
+        sums = await self._reader.sums(pairs, seconds)
+        edge = pair(value, "") if place == 0 else pair("", value)
+        mine = str.startswith if place == 0 else str.endswith
+        places = [at for at, both in enumerate(sums.values) if mine(both, edge)][:_MOST_ROWS]
+        return [
+            {**row.as_dict(), "value": unpair(row.value)[1 - place], "by": _other(pairs, place)}
+            for row in sums.rows(places)
+        ]
 
 
 def _other(pairs: str, place: int) -> str:
     return pairs.split("_")[1 - place]
 
 
-def _peers(value: str, rows: Sequence[UsageRow]) -> dict[str, Any]:
+def _peers(value: str, sums: Sums) -> dict[str, Any]:
     """Where a series stands among the others of its dimension."""
-    costs = [row.counts.cost_nano_usd for row in rows]
-    rank = next((n for n, row in enumerate(rows, 1) if row.value == value), None)
-    return {"count": len(rows), "rank": rank, "median_cost_nano_usd": _median(costs)}
+    place = sums.places.get(value)
+    return {
+        "count": len(sums),
+        "rank": None if place is None else place + 1,
+        "median_cost_nano_usd": sums.median_cost_nano_usd(),
+    }
 
 
-def _median(costs: Sequence[int]) -> int | None:
-    return sorted(costs)[len(costs) // 2] if costs else None
+def _chosen(request: web.Request) -> Callable[[_Found], Ints]:
+    """Which rows are asked for, in order.
+
+    Raises
+    ------
+    aiohttp.web.HTTPBadRequest
+        For an unknown order.
+    """
+    wanted = request.query.get("q", "").casefold()
+    sort = request.query.get("sort", "cost_nano_usd")
+    if sort not in SORTABLE:
+        raise web.HTTPBadRequest(text=f"sort must be one of {', '.join(SORTABLE)}")
+    order = request.query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise web.HTTPBadRequest(text="order must be asc or desc")
+
+    def choose(found: _Found) -> Ints:
+        places = [
+            place
+            for place, value in enumerate(found.sums.values)
+            if not wanted or wanted in value.casefold()
+        ]
+        return found.ordered(np.array(places, np.int64), sort, order)
+
+    return choose
 
 
 def _curve_rows(curve: Curve) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ projects, or say whether another one exists.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -14,7 +15,8 @@ from detection.types import Dimension
 from proxy.admin.deps import AdminDeps
 from proxy.admin.openapi import answer, errors, list_of, shape
 from proxy.admin.principal import principal_of, require_all_projects
-from proxy.admin.reader import WINDOWS, window_of
+from proxy.admin.reader import window_of
+from proxy.admin.rollups import WINDOWS
 from proxy.admin.tables import FORMATS, table_response
 
 #: Dimensions that the store counts.
@@ -48,21 +50,28 @@ def routes(deps: AdminDeps) -> list[web.RouteDef]:
             require_all_projects(request)
         elif wanted is not None and not principal.allows_project(wanted):
             raise web.HTTPNotFound(text="not found")
-        rows = [
-            row.as_dict()
-            for row in await reader.usage(by, seconds)
-            if (wanted is None or row.value == wanted)
-            and (by != Dimension.PROJECT or principal.allows_project(row.value))
-        ]
+        sums = await reader.sums(by, seconds)
         settings = deps.config() if deps.config is not None else None
-        if by == Dimension.PROJECT and settings is not None:
-            for row in rows:
-                row["markup_nano_usd"] = settings.pricing.markup_nano_usd(
-                    row["value"], row["cost_nano_usd"]
-                )
-        return table_response(
-            request, f"usage-{by}-{word}", rows, {"window": word, "by": by, "now": deps.clock()}
-        )
+
+        def answer() -> web.Response:
+            places = (
+                None if wanted is None else [sums.places[v] for v in (wanted,) if v in sums.places]
+            )
+            rows = [
+                row.as_dict()
+                for row in sums.rows(places)
+                if by != Dimension.PROJECT or principal.allows_project(row.value)
+            ]
+            if by == Dimension.PROJECT and settings is not None:
+                for row in rows:
+                    row["markup_nano_usd"] = settings.pricing.markup_nano_usd(
+                        row["value"], row["cost_nano_usd"]
+                    )
+            envelope = {"window": word, "by": by, "now": deps.clock()}
+            return table_response(request, f"usage-{by}-{word}", rows, envelope)
+
+        # Thousands of rows are more than the loop should be held up with.
+        return await asyncio.to_thread(answer)
 
     return [web.get("/api/v1/usage", usage)]
 

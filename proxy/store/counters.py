@@ -7,8 +7,9 @@ send a batch twice by itself (the ledger does, and the script knows it again).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -88,6 +89,20 @@ class UsageRow:
         return {"value": self.value} | self.counts._asdict()
 
 
+class Index(NamedTuple):
+    """``active`` is id and value in one, then epoch seconds of the last activity, and so on;
+    ``late`` are ids of series that were counted more than a minute late; ``size`` is how
+    many series there are in all."""
+
+    size: int
+    active: list[bytes]
+    late: list[bytes]
+
+
+#: A resolution, and the first and last bucket.
+Span = tuple[Resolution, int, int]
+
+
 class Counters:
     """The counting part of one store."""
 
@@ -97,6 +112,7 @@ class Counters:
         self._settings = settings
         self.shards = settings.shard_count
         self._batch, self._usage, self._history = load("batch"), load("usage"), load("history")
+        self._cells = load("cells")
 
     def prefix(self, shard: int) -> str:
         """What every counting key of a shard starts with.
@@ -166,7 +182,7 @@ class Counters:
         """
         prefix = self.prefix(batch.shard)
         now = int(self._clock() // TEN_SECONDS.seconds)
-        keys = {f"{prefix}i:{dimension}": None for dimension in others}
+        keys = {f"{prefix}{kind}:{dimension}": None for dimension in others for kind in "il"}
         for delta in batch.deltas:
             for name in (series_id(delta.series), others[delta.series.dimension]):
                 for resolution in RESOLUTIONS:
@@ -238,6 +254,28 @@ class Counters:
         rows = [(int(r[0]) * float(resolution.seconds), Counts.of(r[1:])) for r in reply]
         rows.sort()
         return rows
+
+    async def index(
+        self, shard: int, dimension: str, active_since: float, late_since: float
+    ) -> Index:
+        """The series of a dimension in one shard that something was counted of since."""
+        key, late = (f"{self.prefix(shard)}{kind}:{dimension}" for kind in "il")
+        size, active, behind = await asyncio.gather(
+            self._link.command("ZCARD", key),
+            self._link.command("ZRANGEBYSCORE", key, active_since, "+inf", "WITHSCORES"),
+            self._link.command("ZRANGEBYSCORE", late, late_since, "+inf"),
+        )
+        return Index(int(size), active, behind)
+
+    async def cells(
+        self, shard: int, dimension: str, ids: Sequence[bytes], spans: Sequence[Span]
+    ) -> tuple[bytes, bytes]:
+        """The buckets of some series of one shard, for :func:`proxy.store.cells.unpack`."""
+        prefix = self.prefix(shard)
+        wanted = [[r.letter, r.chunk, first, last] for r, first, last in spans]
+        args = [prefix, b"".join(ids), orjson.dumps(wanted)]
+        reply = await self._link.run(self._cells, [f"{prefix}i:{dimension}"], args, patient=True)
+        return reply[0], reply[1]
 
     async def series_list(self, dimension: str, limit: int = 10_000) -> list[tuple[str, float]]:
         """(value, epoch seconds of the last activity) of a dimension, latest first."""

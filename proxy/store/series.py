@@ -10,6 +10,8 @@ Key layout (``S`` is a shard, one hash slot; ``ID`` the series' id):
   zeros. Small hashes of short values are stored by the server as one block of
   bytes, which is what makes 35 days of history fit.
 - ``tw:{bS}:i:<dimension>``: a sorted set of ``ID`` + value by last activity.
+- ``tw:{bS}:l:<dimension>``: a sorted set of the ``ID`` of series that were counted more
+  than a minute late, by when; gone an hour after the last.
 - ``tw:{bS}:r:<replica>``: the last journal record counted from that replica.
 """
 
@@ -43,6 +45,9 @@ answered itself; a refused call counts in no other column.
 
 WIDTH = len(COUNTS)
 ID_LENGTH = 12
+LATE_SECONDS = 60
+LATE_KEPT_SECONDS = 3600
+"""As ``lua/batch.lua`` has them: from when on a count is late, and how long that is known."""
 OTHER = "other"
 
 

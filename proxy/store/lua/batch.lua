@@ -76,7 +76,7 @@ local function add(id, resolution, start, counts)
   return true
 end
 
-local touched, order = {}, {}
+local touched, order, late = {}, {}, {}
 
 for _, entry in ipairs(batch.s) do
   local id, dimension, value, start, counts = entry[1], entry[2], entry[3], entry[4] * 10, entry[5]
@@ -100,11 +100,19 @@ for _, entry in ipairs(batch.s) do
       redis.call('ZADD', index, start, id .. value)
     end
   end
+  -- Whoever keeps sums of what is past reads these again.
+  if start + 60 < now then
+    local name = prefix .. 'l:' .. dimension
+    redis.pcall('ZADD', name, now, id)
+    late[name] = true
+  end
   if not touched[entry[1]] then
     touched[entry[1]] = id
     order[#order + 1] = entry[1]
   end
 end
+
+for name in pairs(late) do redis.pcall('EXPIRE', name, 3600) end
 
 local buckets = {}
 local back = tonumber(ARGV[5])

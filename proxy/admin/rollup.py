@@ -1,0 +1,317 @@
+"""Sums per series of a dimension, kept in memory and renewed by what changed.
+
+Owns: the buckets behind the pages' windows, for every series of one dimension. Must
+never: count anything itself (the store does), or work on the loop for longer than it
+takes to hand bytes to a thread.
+
+A window's sum over ten thousand series is a second's work for the store. Buckets that
+are over don't change, so they are read once; after that only series with new counts
+are read, and only in the buckets that may have changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from proxy.admin.sums import Sums
+from proxy.store.cells import Cells, Ints, unpack
+from proxy.store.counters import Counters, Index, Span, window_spans
+from proxy.store.series import (
+    ID_LENGTH,
+    LATE_KEPT_SECONDS,
+    LATE_SECONDS,
+    RESOLUTIONS,
+    WIDTH,
+)
+
+#: (letter of a resolution, number of a bucket)
+Place = tuple[str, int]
+
+_BY_LETTER = {resolution.letter: resolution for resolution in RESOLUTIONS}
+#: What is counted no later than this after its time is found without being told of.
+_OPEN_SECONDS = LATE_SECONDS + 15.0
+#: The store's clock and ours may differ by so much.
+_SKEW_SECONDS = 5.0
+_PAGE = 200
+_MOST_SERIES = 50_000
+
+
+class TooManySeriesError(Exception):
+    """More than memory should be spent on; the store has to sum by itself."""
+
+
+class Block(NamedTuple):
+    """One bucket: which series hold something, and each column in the least that fits it."""
+
+    series: np.ndarray
+    columns: tuple[np.ndarray | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is known as of a moment: names are added, the rest is never changed.
+
+    ``by_name`` is the order of the names that were there when it was made.
+    """
+
+    read_at: float = 0.0
+    size: int = 0
+    names: list[str] = field(default_factory=list)
+    ids: list[bytes] = field(default_factory=list)
+    number_of: dict[bytes, int] = field(default_factory=dict)
+    seen: list[float] = field(default_factory=list)
+    blocks: dict[Place, Block] = field(default_factory=dict)
+    by_name: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    sums: dict[object, Sums] = field(default_factory=dict)
+
+
+class _Job(NamedTuple):
+    """Series to be read, the latest active first, in which buckets."""
+
+    numbers: list[int]
+    spans: list[Span]
+
+
+_Page = tuple[list[int], list[Span], tuple[bytes, bytes]]
+
+
+class Rollup:
+    """One dimension in one shard of the store.
+
+    Parameters
+    ----------
+    counters
+        Where the buckets are.
+    """
+
+    def __init__(self, counters: Counters, dimension: str, shard: int) -> None:
+        self._counters = counters
+        self._dimension = dimension
+        self._shard = shard
+        self._state = _State()
+        self._reading = asyncio.Lock()
+        #: How long the last reading of what had changed took.
+        self.took_seconds = 0.0
+
+    def age(self, now: float) -> float:
+        """Seconds since the last reading."""
+        return now - self._state.read_at
+
+    def holds(self, wanted: Iterable[Place]) -> bool:
+        """Whether these buckets have been read."""
+        return all(place in self._state.blocks for place in wanted)
+
+    async def read(self, now: float, wanted: set[Place]) -> None:
+        """Bring the wanted buckets up to date as of ``now``, and let go of others.
+
+        Raises
+        ------
+        TooManySeriesError
+            Nothing is kept then.
+        StoreError
+            What was known stays.
+        """
+        async with self._reading:
+            state = self._state
+            if state.read_at >= now and wanted <= state.blocks.keys():
+                return
+            if now - state.read_at > LATE_KEPT_SECONDS - _OPEN_SECONDS:
+                state = _State()
+            since = state.read_at - _OPEN_SECONDS
+            started = time.monotonic()
+            index = await self._index(state, since)
+            if state.read_at and await asyncio.to_thread(_is_broken, state, index):
+                state, since = _State(), 0.0
+                index = await self._index(state, since)
+            state = replace(state, read_at=now, size=index.size)
+            began = not state.blocks
+            jobs = await asyncio.to_thread(_plan, state, index, wanted, since)
+            pages = [page for job in jobs for page in await self._fetch(state, job)]
+            if pages or wanted != state.blocks.keys():
+                state = await asyncio.to_thread(_follow, state, wanted, jobs, pages)
+            self._state = state
+            self.took_seconds = 0.0 if began else time.monotonic() - started
+
+    async def _index(self, state: _State, since: float) -> Index:
+        late_since = state.read_at - _SKEW_SECONDS
+        index = await self._counters.index(self._shard, self._dimension, since, late_since)
+        if index.size > _MOST_SERIES:
+            self._state = _State()
+            raise TooManySeriesError
+        return index
+
+    async def _fetch(self, state: _State, job: _Job) -> list[_Page]:
+        """The job's buckets; a call of the store is kept to a few milliseconds."""
+        found = []
+        for start in range(0, len(job.numbers), _PAGE):
+            numbers = job.numbers[start : start + _PAGE]
+            newest = state.seen[numbers[0]]
+            spans = [span for span in job.spans if span[1] * span[0].seconds <= newest]
+            if spans:
+                ids = [state.ids[number] for number in numbers]
+                reply = await self._counters.cells(self._shard, self._dimension, ids, spans)
+                found.append((numbers, spans, reply))
+        return found
+
+    def sums(self, now: float, seconds: float) -> Sums:
+        """A window's sums over what was read last; for a thread."""
+        state = self._state
+        spans, _ = window_spans(now, seconds)
+        question = tuple(map(tuple, spans))
+        found = state.sums.get(question)
+        if found is None:
+            found = state.sums[question] = _sum(state, spans)
+        return found
+
+
+def places_of(now: float, seconds: float) -> set[Place]:
+    """The buckets of a window that ends now."""
+    spans, _ = window_spans(now, seconds)
+    return {
+        (letter, bucket) for letter, _, first, last in spans for bucket in range(first, last + 1)
+    }
+
+
+def _start(place: Place) -> int:
+    return place[1] * _BY_LETTER[place[0]].seconds
+
+
+def _end(place: Place) -> int:
+    return (place[1] + 1) * _BY_LETTER[place[0]].seconds
+
+
+def _spans(places: Iterable[Place]) -> list[Span]:
+    """Neighbouring buckets together."""
+    found: list[Span] = []
+    for letter, bucket in sorted(places):
+        resolution = _BY_LETTER[letter]
+        if found and found[-1][0] is resolution and found[-1][2] == bucket - 1:
+            found[-1] = (resolution, found[-1][1], bucket)
+        else:
+            found.append((resolution, bucket, bucket))
+    return found
+
+
+def _is_broken(state: _State, index: Index) -> bool:
+    """Whether something was removed, or has a past that was never seen."""
+    known = state.number_of.keys() | {member[:ID_LENGTH] for member in index.active[::2]}
+    return index.size < state.size or not known.issuperset(index.late)
+
+
+def _plan(state: _State, index: Index, wanted: set[Place], since: float) -> list[_Job]:
+    """Note the series that are new, and tell what has to be read."""
+    active = []
+    for member, score in zip(index.active[::2], index.active[1::2], strict=True):
+        number = state.number_of.setdefault(member[:ID_LENGTH], len(state.names))
+        if number == len(state.names):
+            state.names.append(member[ID_LENGTH:].decode("utf-8", "replace"))
+            state.ids.append(member[:ID_LENGTH])
+            state.seen.append(0.0)
+        state.seen[number] = float(score)
+        active.append(number)
+    known, missing = wanted & state.blocks.keys(), wanted - state.blocks.keys()
+    oldest = min(map(_start, missing), default=0)
+    late = [state.number_of[name] for name in index.late if name in state.number_of]
+    jobs = (
+        (np.flatnonzero(np.array(state.seen) >= oldest).tolist(), missing),
+        (active, {place for place in known if _end(place) > since}),
+        (late, known),
+    )
+    return [
+        _Job(sorted(numbers, key=state.seen.__getitem__, reverse=True), _spans(places))
+        for numbers, places in jobs
+        if places
+    ]
+
+
+def _follow(
+    state: _State, wanted: set[Place], jobs: Sequence[_Job], pages: Sequence[_Page]
+) -> _State:
+    """The state after these jobs; what a job read replaces what was known of its series."""
+    blocks = {place: block for place, block in state.blocks.items() if place in wanted}
+    read = _cells_by_place(pages)
+    for job in jobs:
+        mine = np.zeros(len(state.names), bool)
+        mine[job.numbers] = True
+        for resolution, first, last in job.spans:
+            for bucket in range(first, last + 1):
+                place = resolution.letter, bucket
+                series, counts = read.get(place, _NOTHING)
+                chosen = mine[series]
+                blocks[place] = _block(blocks.get(place), mine, series[chosen], counts[chosen])
+    by_name = state.by_name
+    if len(by_name) != len(state.names):
+        by_name = np.argsort(np.array(state.names, dtype=object), kind="stable")
+    return replace(state, blocks=blocks, by_name=by_name, sums={})
+
+
+_NOTHING = np.zeros(0, np.int64), np.zeros((0, WIDTH), np.int64)
+
+
+def _cells_by_place(pages: Sequence[_Page]) -> dict[Place, tuple[Ints, Ints]]:
+    """Replies sorted by bucket; a series that was read twice counts as it was read last."""
+    parts: dict[Place, list[tuple[Ints, Ints]]] = {}
+    for numbers, spans, reply in pages:
+        cells = unpack(*reply)
+        series = np.array(numbers, np.int64)[cells.series]
+        for place, rows in _grouped(spans, cells):
+            parts.setdefault(place, []).append((series[rows], cells.counts[rows]))
+    found = {}
+    for place, pieces in parts.items():
+        series = np.concatenate([piece[0] for piece in pieces])
+        counts = np.concatenate([piece[1] for piece in pieces])
+        last = len(series) - 1 - np.unique(series[::-1], return_index=True)[1]
+        found[place] = series[last], counts[last]
+    return found
+
+
+def _grouped(spans: Sequence[Span], cells: Cells) -> Iterable[tuple[Place, Ints]]:
+    """Rows of cells, bucket by bucket."""
+    keys = cells.span << 16 | cells.bucket
+    order = np.argsort(keys, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
+        if len(rows):
+            resolution, first, _ = spans[cells.span[rows[0]]]
+            yield (resolution.letter, first + int(cells.bucket[rows[0]])), rows
+
+
+def _block(old: Block | None, mine: np.ndarray, series: Ints, counts: Ints) -> Block:
+    """A bucket in which the rows of some series are others now."""
+    if old is not None and len(old.series):
+        kept = ~mine[old.series]
+        before = np.zeros((int(kept.sum()), WIDTH), np.int64)
+        for number, column in enumerate(old.columns):
+            if column is not None:
+                before[:, number] = column[kept]
+        series = np.concatenate([old.series[kept], series])
+        counts = np.concatenate([before, counts])
+    return Block(series.astype(np.int32), tuple(_least(counts[:, n]) for n in range(WIDTH)))
+
+
+def _least(column: Ints) -> np.ndarray | None:
+    """A column in the narrowest type that holds it; ``None`` where all is zero."""
+    if not column.any():
+        return None
+    low, high = int(column.min()), int(column.max())
+    narrow = low >= 0 and high < 1 << 32
+    return column.astype(np.min_scalar_type(high) if narrow else np.int64)
+
+
+def _sum(state: _State, spans: Sequence[Sequence[object]]) -> Sums:
+    """A window's sums, the dearest first."""
+    total = np.zeros((WIDTH, len(state.by_name)), np.int64)
+    for letter, _, first, last in spans:
+        for bucket in range(int(first), int(last) + 1):  # type: ignore[call-overload]
+            block = state.blocks.get((str(letter), bucket))
+            if block is None:
+                continue
+            for number, column in enumerate(block.columns):
+                if column is not None:
+                    total[number][block.series] += column
+    return Sums.of(state.names, total, state.by_name)

@@ -1,0 +1,132 @@
+"""The rollups of every dimension: which there are, and how fresh an answer must be.
+
+Owns: reading ahead, so that no page waits for the store to go through thousands of
+series. Must never: keep the store busy for pages that nobody looks at.
+
+A rollup that is read in a moment is read for every question. One that takes longer
+answers with what it last read, as long as that is no older than
+:data:`USEFUL_SECONDS`, and is read again behind the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from proxy.admin.rollup import Place, Rollup, TooManySeriesError, places_of
+from proxy.admin.sums import Sums
+from proxy.store.counters import Counters
+from proxy.store.errors import StoreError
+
+#: The windows of pages and API, in seconds.
+WINDOWS = {
+    "15m": 900,
+    "1h": 3600,
+    "6h": 6 * 3600,
+    "24h": 86_400,
+    "7d": 7 * 86_400,
+    "30d": 30 * 86_400,
+    "90d": 90 * 86_400,
+}
+#: What the pages ask of, those first that are asked of first.
+WARM = ("total", "provider", "model", "project", "key", "agent", "key_model", "agent_model")
+USEFUL_SECONDS = 40.0
+
+_CHEAP_SECONDS = 0.05
+_WARM_SECONDS = 30.0
+_AHEAD_SECONDS = 60.0
+_TOO_MANY_SECONDS = 600.0
+#: Each window, and for comparison the same span before it as well.
+_SPANS = tuple(seconds * times for seconds in WINDOWS.values() for times in (1, 2))
+
+log = structlog.get_logger()
+
+
+class Rollups:
+    """Sums per series of a dimension over a window.
+
+    Parameters
+    ----------
+    counters
+        The store's counters.
+    clock
+        Epoch seconds of the store.
+    """
+
+    def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._parts: dict[str, list[Rollup]] = {}
+        self._behind: dict[str, asyncio.Task[None]] = {}
+        self._too_many: dict[str, float] = {}
+        self._standard: tuple[int, set[Place]] = (0, set())
+
+    async def sums(self, by: str, seconds: float) -> Sums | None:
+        """The sums, or ``None`` where there are more series than are kept in memory.
+
+        Raises
+        ------
+        StoreError
+            While the store does not answer.
+        """
+        now = self._clock()
+        if now < self._too_many.get(by, 0.0):
+            return None
+        parts = self._of(by)
+        places = places_of(now, seconds)
+        age = max(part.age(now) for part in parts)
+        took = max(part.took_seconds for part in parts)
+        known = all(part.holds(places) for part in parts)
+        if not known or took < _CHEAP_SECONDS or age > USEFUL_SECONDS:
+            try:
+                await self._read(by, now, places)
+            except TooManySeriesError:
+                return None
+        elif age > 5 * took and by not in self._behind:
+            self._behind[by] = asyncio.create_task(self._read_behind(by))
+        return await asyncio.to_thread(
+            lambda: Sums.together([part.sums(now, seconds) for part in parts])
+        )
+
+    async def run(self) -> None:
+        """Read ahead until cancelled."""
+        while True:
+            for by in dict.fromkeys((*WARM, *self._parts)):
+                if by not in self._behind and self._clock() >= self._too_many.get(by, 0.0):
+                    await self._read_behind(by)
+            await asyncio.sleep(_WARM_SECONDS)
+
+    def _of(self, by: str) -> list[Rollup]:
+        if by not in self._parts:
+            shards = range(self._counters.shards)
+            self._parts[by] = [Rollup(self._counters, by, shard) for shard in shards]
+        return self._parts[by]
+
+    async def _read(self, by: str, now: float, places: set[Place]) -> None:
+        wanted = self._wanted(now) | places
+        try:
+            await asyncio.gather(*(part.read(now, wanted) for part in self._of(by)))
+        except TooManySeriesError:
+            self._too_many[by] = now + _TOO_MANY_SECONDS
+            raise
+
+    async def _read_behind(self, by: str) -> None:
+        """For nobody who waits; a store that is away is told of elsewhere."""
+        try:
+            await self._read(by, self._clock(), set())
+        except (StoreError, TooManySeriesError) as error:
+            log.debug("rollup_not_read", dimension=by, error=type(error).__name__)
+        finally:
+            self._behind.pop(by, None)
+
+    def _wanted(self, now: float) -> set[Place]:
+        """The buckets of every window, now and in a minute."""
+        moment = int(now // 10)
+        if self._standard[0] != moment:
+            found: set[Place] = set()
+            for seconds in _SPANS:
+                found |= places_of(now, seconds) | places_of(now + _AHEAD_SECONDS, seconds)
+            self._standard = moment, found
+        return self._standard[1]
