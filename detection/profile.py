@@ -19,8 +19,8 @@ DAY = 8640
 DAYS_KEPT = 45
 RECORD_DAYS = 28
 HOURS_OF_WEEK = 168
-MINUTE = 6
-STEADY = 4 * MINUTE
+#: Ten-second buckets of a steady load: three minutes without a pause.
+STEADY = 18
 #: Half-hours with calls, beyond which old ones fade from the busy level.
 BUSY_KEPT = 1000.0
 #: Half-hours remembered one by one: a day.
@@ -29,7 +29,8 @@ RECENT = 48
 QUIET = 8
 
 #: What a record is kept of: the name, the window in 10 s buckets, calls or cost.
-#: ``steady_60`` is the least of the last four minutes: what went on, not what burst.
+#: ``steady_60`` is the least ten seconds of the last three minutes, as calls a minute:
+#: what went on without a pause. Bursts of people and jobs clump; a runaway flows.
 WINDOWS: tuple[tuple[str, int, bool], ...] = (
     ("calls_60", 6, False),
     ("calls_300", 30, False),
@@ -259,13 +260,11 @@ def _maxima(window: Window, back: int, calls: int, cost: int) -> list[int]:
 
 
 def _steadiest(ends: Ends) -> int:
-    """The greatest "least of four minutes in a row" in the last half-hour of ``ends``."""
-    ends = ends[-(HALF_HOUR + STEADY + 1) :]
-    minutes = ends[MINUTE:] - ends[:-MINUTE]
-    whole = len(minutes) - STEADY + MINUTE
-    if whole <= 0:
-        return 0
-    least = minutes[:whole]
-    for shift in range(MINUTE, STEADY, MINUTE):
-        least = np.minimum(least, minutes[shift : shift + whole])
-    return int(least.max())
+    """The greatest "least of :data:`STEADY` buckets in a row" of the last half-hour, a minute."""
+    least = np.diff(ends[-(HALF_HOUR + STEADY) :])
+    width = 1
+    while width < STEADY and len(least) > STEADY - width:
+        step = min(width, STEADY - width)
+        least = np.minimum(least[step:], least[:-step])
+        width += step
+    return 6 * int(least.max()) if width == STEADY else 0

@@ -150,19 +150,19 @@ class VolumeSettings:
         metadata=described("Times its own record at which volume alone is critical.", gt=1),
     )
     steady_ratio: float = field(
-        default=1.2,
+        default=1.4,
         metadata=described(
-            "Times its own record of steady load (each of four minutes) that is critical, "
-            "given the two ratios below.",
+            "Times its own record of steady load (each ten seconds of three minutes) that is "
+            "critical, given the two ratios below.",
             gt=1,
         ),
     )
     hour_ratio: float = field(
-        default=4.0,
+        default=3.0,
         metadata=described("Times the hour before that a steady surge must reach.", ge=1),
     )
     usual_ratio: float = field(
-        default=8.0,
+        default=10.0,
         metadata=described("Times its usual busy level that a steady surge must reach.", ge=1),
     )
     evidence_ratio: float = field(

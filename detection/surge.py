@@ -6,20 +6,19 @@ verdict.
 
 The sequential judge compares with the series' own records of 28 days, since two
 thirds of real keys beat a mere quantile every week. A burst is critical at three
-times the record of its window. A steady surge is critical sooner, at 1.2 times the
-record of "the least of four minutes in a row", if it is also a jump: four times the
-hour before, eight times the usual busy level. A launch that doubles a key is neither.
+times the record of its window. A steady surge is critical sooner, at 1.4 times the
+record of "the least ten seconds of three minutes", if it is also a jump: three times
+the hour before, ten times the usual busy level. A launch that doubles a key is neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from detection.profile import MINUTE, STEADY, Profile
+from detection.profile import STEADY, Profile
 from detection.settings import DetectionSettings
 from detection.state import SeriesState, View
 from detection.stats import moment_dispersion, negative_binomial_tail, shiryaev_roberts
@@ -119,23 +118,23 @@ class SequentialJudge:
         return best
 
     def _steady(self, view: View, profile: Profile, slack: float) -> Score | None:
-        """A surge that lasts four minutes and is a jump, not growth."""
+        """A surge that flows for three minutes and is a jump, not growth."""
         window, volume = view.state.window, self.settings.volume
         record = profile.record("steady_60") * slack
         hour = (window.calls_in(360) - window.calls_in(STEADY)) / (360 - STEADY)
         least = max(
             float(self.settings.floors.calls_in_60_seconds),
             volume.steady_ratio * record,
-            volume.hour_ratio * hour * MINUTE,
-            volume.usual_ratio * slack * profile.busy_level() * MINUTE,
+            6.0 * volume.hour_ratio * hour,
+            6.0 * volume.usual_ratio * slack * profile.busy_level(),
         )
-        edges = [0, *(window.calls_in(n) for n in range(MINUTE, STEADY + 1, MINUTE))]
-        minutes = [b - a for a, b in pairwise(edges)]
-        if minutes[0] < least:
-            _leave(view, False, least - minutes[0])
+        running = 6.0 * window.calls_in(1)
+        if running < least:
+            _leave(view, False, (least - running) / 6.0)
             return None
-        _leave(view, False, max(1.0, minutes[0] * 0.04))
-        observed = float(min(minutes))
+        # Sooner than with the next bucket only late counts can make it steady.
+        _leave(view, False, max(1.0, least / 12.0))
+        observed = 6.0 * window.least(STEADY)
         if observed < least:
             return None
         stick = Yardstick("steady_60", STEADY, False, least)

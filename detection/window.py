@@ -110,6 +110,14 @@ class Window:
         """Cost in the last so many buckets, the running one included."""
         return self.cost - self._cost[(self.bucket - buckets) % SIZE]
 
+    def least(self, buckets: int) -> int:
+        """Calls in the emptiest of the last so many buckets, the running one included."""
+        least, end = self.calls, self.calls
+        for bucket in range(self.bucket - 1, self.bucket - 1 - buckets, -1):
+            start = self._calls[bucket % SIZE]
+            least, end = min(least, end - start), start
+        return least
+
     def ends(self, buckets: int) -> tuple[Ends, Ends]:
         """Running totals (calls, cost) at the end of the last ``buckets`` + 1 closed buckets."""
         start = (self.bucket - buckets - 1) % SIZE
