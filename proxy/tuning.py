@@ -11,9 +11,10 @@ as a false alarm. Leave out days with a known incident.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any, Final
 
 from detection.backtest import Backtest, Summary
@@ -24,6 +25,8 @@ _DAY_SECONDS: Final = 86400.0
 _LOUD: Final = ("critical", "emergency")
 #: A limit is proposed at this many times the busiest that was seen.
 HEADROOM: Final = 3.0
+_SILENCE_SECONDS: Final = 1800.0
+_LEARNED_SECONDS: Final = 14 * _DAY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,33 @@ KNOBS: Final = (
 
 
 @dataclass(slots=True)
+class Episode:
+    """Alarms of one series and signal at critical or above, and what policy did, until half an
+    hour of silence. Times are epoch seconds; ``observed`` and ``baseline`` are the first's."""
+
+    since: float
+    last: float
+    tier: str
+    dimension: str
+    value: str
+    signal: str
+    observed: float | None
+    baseline: float | None
+    done: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
 class Trial:
-    """One configuration over one history. ``hurt`` is calls stopped by agent or key."""
+    """One configuration over one history. ``calls`` and ``hurt`` are calls made and calls
+    stopped, by agent or key. Before ``judged_from``, epoch seconds, all was learned and
+    nothing judged."""
 
     name: str
     summary: Summary = field(default_factory=Summary)
+    judged_from: float = 0.0
     signals: Counter[str] = field(default_factory=Counter)
+    episodes: list[Episode] = field(default_factory=list)
+    calls: Counter[str] = field(default_factory=Counter)
     hurt: Counter[str] = field(default_factory=Counter)
     spent_by_day: Counter[int] = field(default_factory=Counter)
     stopped_by_day: Counter[int] = field(default_factory=Counter)
@@ -86,11 +110,43 @@ class Trial:
     def loud_a_week(self) -> float:
         """Alarms at critical or above per key-week, outside learning."""
         loud = sum(self.summary.alarms.get(tier, 0) for tier in _LOUD)
-        return loud / self.summary.key_weeks()
+        judged = replace(self.summary, first=max(self.summary.first, self.judged_from))
+        return loud / judged.key_weeks()
 
     @property
     def stopped_nano_usd(self) -> int:
         return self.summary.blocked.cost_nano_usd + self.summary.throttled.cost_nano_usd
+
+
+def caller_of(call: Observation) -> str:
+    """Whose call it is, in a word."""
+    return call.agent or call.key or "unnamed"
+
+
+def some_of(calls: Callable[[], Iterable[Observation]], most: int) -> list[Observation]:
+    """At most so many calls of a history: those of some callers over its whole time.
+
+    Leaving callers out keeps the weeks, and so the rate of alarms per key-week, where
+    leaving days out would not. Where the callers that fit are less than half of what is
+    wanted (one of them makes nearly all calls), it is the latest calls of all.
+    """
+    counts = Counter(caller_of(call) for call in calls())
+    room, kept = most, set()
+    for caller in sorted(counts, key=lambda name: blake2b(name.encode()).digest()):
+        if counts[caller] <= room:
+            room -= counts[caller]
+            kept.add(caller)
+    if room > most // 2 and len(kept) < len(counts):
+        return list(deque(calls(), maxlen=most))
+    return [call for call in calls() if caller_of(call) in kept]
+
+
+def learned_at(first: float, last: float) -> float:
+    """When a trial's learning ends: after half of the history, two weeks at most.
+
+    What comes after is judged by baselines that did not see it.
+    """
+    return first + min((last - first) / 2, _LEARNED_SECONDS)
 
 
 def run(
@@ -99,28 +155,31 @@ def run(
     detection: DetectionSettings,
     policies: PolicySettings,
     *,
-    learned: bool = True,
+    learned: float | None,
 ) -> Trial:
-    """Replay a history. ``learned``: learning is over from the first day on, as after an
-    import; else it takes its time, as it would have."""
+    """Replay a history. At ``learned``, epoch seconds, all that was seen by then is taken as
+    learned, as after an import of it; without, learning takes its time, as it would have."""
     test = Backtest(detection, policies)
-    trial = Trial(name, test.summary)
-    settled = 0.0
     summary = test.summary
+    trial = Trial(name, summary, learned or 0.0)
+    under_way: dict[tuple[str, ...], Episode] = {}
     for call in calls:
-        if call.ts - settled >= _DAY_SECONDS:
-            if settled and learned:
-                test.engine.finish_learning()
-            settled = call.ts
+        if learned is not None and call.ts >= learned:
+            test.engine.finish_learning()
+            learned = None
         before = summary.blocked.calls + summary.throttled.calls
         for line in test.feed(call):
-            if line["action"] is None and line["tier"] in _LOUD and not line["learning"]:
-                trial.signals[line["signal"]] += 1
+            if line["tier"] in _LOUD and not line["learning"]:
+                if line["action"] is None:
+                    trial.signals[line["signal"]] += 1
+                _note(line, trial.episodes, under_way)
         day = int(call.ts // _DAY_SECONDS)
         cost = call.cost_nano_usd or 0
         trial.spent_by_day[day] += cost
+        caller = caller_of(call)
+        trial.calls[caller] += 1
         if summary.blocked.calls + summary.throttled.calls > before:
-            trial.hurt[call.agent or call.key or "unnamed"] += 1
+            trial.hurt[caller] += 1
             trial.stopped_by_day[day] += cost
     test.finish()
     for state in test.engine.dump()["states"]:
@@ -129,6 +188,24 @@ def run(
         if view is not None and view.records:
             trial.records[series] = dict(view.records)
     return trial
+
+
+def _note(
+    line: dict[str, Any], episodes: list[Episode], under_way: dict[tuple[str, ...], Episode]
+) -> None:
+    scope = line["scope"]
+    what = (scope["dimension"], scope["value"], line["signal"])
+    found = under_way.get(what)
+    if found is None or line["ts"] > found.last + _SILENCE_SECONDS:
+        found = under_way[what] = Episode(
+            line["ts"], line["ts"], line["tier"], *what, line["observed"], line["baseline"]
+        )
+        episodes.append(found)
+    found.last = max(found.last, line["ts"])
+    if line["tier"] == "emergency":
+        found.tier = line["tier"]
+    if line["action"] is not None:
+        found.done[line["action"]] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +253,11 @@ def propose(
     rate in a replay of its own. ``wanted_a_week`` is per key and week.
     """
 
+    learned = learned_at(calls[0].ts, calls[-1].ts)
+
     def tried(what: str, settings: DetectionSettings) -> Trial:
         progress(what)
-        return run(what, calls, settings, policies)
+        return run(what, calls, settings, policies, learned=learned)
 
     before = tried("as it is", detection)
     curves: dict[str, list[tuple[float, float]]] = {}

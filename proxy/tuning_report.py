@@ -13,6 +13,10 @@ from typing import Final
 
 from proxy.tuning import Proposal, Trial
 
+_ROWS: Final = 20
+#: Signals whose figures are dollars.
+_DOLLARS: Final = frozenset({"spend_spike", "drift", "peer_outlier"})
+
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c2733; --soft: #5b6b7b; --line: #d5dde5;
   --paper: #fff; --good: #2a7f62; --bad: #c2452d; --mark: #2b6cb0; }
@@ -27,10 +31,13 @@ th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(
 th:first-child, td:first-child { text-align: left; } table { margin-bottom: 1.2rem; }
 caption { text-align: left; color: var(--soft); padding-bottom: .2rem; }
 .key { display: inline-block; width: .8em; height: .8em; border-radius: .15em; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
+.charts { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
 figure { margin: 0; border: 1px solid var(--line); border-radius: .4rem; padding: .6rem; }
 svg { width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 11px; }
-pre { overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem; padding: .8rem; }
+.word { text-align: left; } .wide { overflow-x: auto; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere;
+  border: 1px solid var(--line); border-radius: .4rem; padding: .8rem; }
 .add { color: var(--good); } .del { color: var(--bad); }
 """
 
@@ -51,6 +58,7 @@ def page(trials: Sequence[Trial], proposal: Proposal | None, difference: str) ->
         if proposal is not None
         else "If nothing was wrong in this time, each stop below is a false one; if something was, "
         "the dollars are what it would have saved.</p>",
+        _learning(trials),
         _comparison(trials),
         "<h2>Spend and what would have been stopped, by day</h2>",
         "<p><span class='key' style='background: var(--mark); opacity: .55'></span> spent "
@@ -59,6 +67,8 @@ def page(trials: Sequence[Trial], proposal: Proposal | None, difference: str) ->
         *(_days(trial) for trial in trials),
         "</div><h2>Whom it would have hurt</h2>",
         *(_hurt(trial) for trial in trials),
+        "<h2>What would have rung, and been done</h2>",
+        *(_loud(trial) for trial in trials),
     ]
     if proposal is not None:
         parts += [
@@ -77,17 +87,20 @@ def page(trials: Sequence[Trial], proposal: Proposal | None, difference: str) ->
 def rows_of(trials: Sequence[Trial]) -> list[tuple[str, list[str]]]:
     """What is compared, a row each, with one cell for each trial."""
 
-    def stopped(trial: Trial) -> str:
-        return f"{trial.summary.blocked.calls + trial.summary.throttled.calls:,}"
+    def share(trial: Trial) -> str:
+        stopped = trial.summary.blocked.calls + trial.summary.throttled.calls
+        return f"{stopped / max(1, trial.summary.observations):.2%}"
 
     return [
         ("Loud alarms per key-week", [f"{t.loud_a_week:.3f}" for t in trials]),
         *(
-            (f"{tier} alarms", [f"{t.summary.alarms.get(tier, 0):,}" for t in trials])
+            (f"{tier.capitalize()} alarms", [f"{t.summary.alarms.get(tier, 0):,}" for t in trials])
             for tier in ("warning", "critical", "emergency")
         ),
-        ("Calls stopped", [stopped(t) for t in trials]),
-        ("… of them blocked", [f"{t.summary.blocked.calls:,}" for t in trials]),
+        ("Alarms while learning, not sent", [f"{t.summary.learning:,}" for t in trials]),
+        ("Calls blocked", [f"{t.summary.blocked.calls:,}" for t in trials]),
+        ("Calls refused by a throttle", [f"{t.summary.throttled.calls:,}" for t in trials]),
+        ("Both, of all calls", [share(t) for t in trials]),
         ("Dollars stopped", [_dollars(t.stopped_nano_usd) for t in trials]),
         ("Agents or keys hurt", [f"{len(t.hurt):,}" for t in trials]),
         (
@@ -106,6 +119,16 @@ def _comparison(trials: Sequence[Trial]) -> str:
         for label, cells in rows_of(trials)
     )
     return f"<table><tr><th></th>{head}</tr>{body}</table>"
+
+
+def _learning(trials: Sequence[Trial]) -> str:
+    judged = trials[0].judged_from
+    if judged:
+        return f"<p>Until {_minute(judged)} it was learned; what came after was judged.</p>"
+    return (
+        "<p>Learning took its time, as it does in a new proxy: its alarms are counted apart and "
+        "stop nobody. <code>--learned</code> judges as after an import.</p>"
+    )
 
 
 def _days(trial: Trial) -> str:
@@ -143,13 +166,50 @@ def _hurt(trial: Trial) -> str:
     if not trial.hurt:
         return f"<p>{escape(trial.name)}: nobody.</p>"
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{calls:,}</td></tr>"
-        for name, calls in trial.hurt.most_common(10)
+        f"<tr><td>{escape(name)}</td><td>{hurt:,}</td><td>{trial.calls[name]:,}</td>"
+        f"<td>{hurt / max(1, trial.calls[name]):.1%}</td></tr>"
+        for name, hurt in trial.hurt.most_common(_ROWS)
     )
     return (
-        f"<table><caption>{escape(trial.name)}</caption><tr><th>agent or key</th>"
-        f"<th>calls stopped</th></tr>{rows}</table>"
+        f"<table><caption>{escape(trial.name)}{_more(len(trial.hurt))}</caption>"
+        "<tr><th>agent or key</th><th>calls stopped</th><th>of calls</th><th>share</th></tr>"
+        f"{rows}</table>"
     )
+
+
+def _loud(trial: Trial) -> str:
+    """The alarms at critical or above and what policy did, in order of time."""
+    if not trial.episodes:
+        return f"<p>{escape(trial.name)}: nothing at critical or above.</p>"
+    rows = "".join(
+        f"<tr><td>{_minute(one.since)}</td><td>{(one.last - one.since) / 60:,.0f}</td>"
+        f"<td class='word'>{one.tier}</td>"
+        f"<td class='word'>{escape(one.dimension)} {escape(one.value)}</td>"
+        f"<td class='word'>{escape(one.signal)}</td>"
+        f"<td>{_amount(one.signal, one.observed)}</td><td>{_amount(one.signal, one.baseline)}</td>"
+        f"<td class='word'>{escape(', '.join(one.done)) or 'told'}</td></tr>"
+        for one in trial.episodes[:_ROWS]
+    )
+    return (
+        f"<div class='wide'><table><caption>{escape(trial.name)}{_more(len(trial.episodes))}"
+        "</caption><tr><th>when (UTC)</th><th>minutes</th><th class='word'>tier</th>"
+        "<th class='word'>series</th><th class='word'>signal</th><th>seen</th><th>against</th>"
+        f"<th class='word'>done</th></tr>{rows}</table></div>"
+    )
+
+
+def _more(count: int) -> str:
+    return f": the first {_ROWS} of {count:,}" if count > _ROWS else ""
+
+
+def _amount(signal: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if signal in _DOLLARS:
+        return f"${value:,.2f}"
+    if signal == "cost_per_request":
+        return f"${value / 1e9:,.6f}"
+    return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _curve(path: str, proposal: Proposal) -> str:
@@ -189,6 +249,10 @@ def _coloured(difference: str) -> str:
         text = escape(line)
         shown.append(f"<span class='{kind}'>{text}</span>" if kind else text)
     return "\n".join(shown) or "Nothing to change."
+
+
+def _minute(ts: float) -> str:
+    return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _day(ts: float) -> str:

@@ -14,11 +14,18 @@ from urllib.parse import quote
 
 from detection.story import scope_words
 from detection.types import Dimension, Series, Tier
-from proxy.alerts.text import clean, dollars, iso, moment, number
+from proxy.alerts.text import NANO, clean, dollars, iso, moment, number
 from proxy.incidents_model import Incident
 
 _LISTED = 3
-_NANO_SIGNALS = frozenset({"spend_spike", "cost_per_request", "budget_burn", "drift"})
+#: What a signal's figures count, where it is money: nano-USD in one unit.
+_MONEY = {
+    "spend_spike": NANO,
+    "drift": NANO,
+    "peer_outlier": NANO,
+    "cost_per_request": 1,
+    "budget_burn": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +165,11 @@ def _agent(incident: Incident) -> str:
 
 
 def _facts(incident: Incident) -> list[tuple[str, str]]:
-    money = str(incident.signal) in _NANO_SIGNALS
-    show = dollars if money else number
+    unit = _MONEY.get(str(incident.signal))
+
+    def show(value: float) -> str:
+        return number(value) if unit is None else dollars(value * unit)
+
     facts = [("Since", moment(incident.since)), ("Observed", show(incident.observed))]
     if incident.baseline is not None:
         times = f" ({incident.ratio:.1f}×)" if incident.ratio else ""

@@ -53,7 +53,9 @@ def backtest(
     learned: Annotated[
         bool,
         typer.Option(
-            "--learned", help="In a comparison, let learning be over after a day, as on an import."
+            "--learned",
+            help="In a comparison, let learning be over after half of the history (two weeks at "
+            "most), as after an import of it.",
         ),
     ] = False,
     out: Annotated[

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from detection.types import Observation
 from proxy.config import Settings, load
-from proxy.tuning import Trial, run
+from proxy.tuning import Trial, learned_at, run
 from proxy.tuning_report import page, rows_of
 
 
@@ -34,9 +34,10 @@ def compare(
     settings = [(path.name, load(path)) for path in configs] or [("defaults", Settings())]
     trials: list[Trial] = []
     with errors.status("replaying") as status:
+        until = _half(calls()) if learned else None
         for name, one in settings:
             status.update(f"replaying with {name}")
-            trials.append(run(name, calls(), one.detection, one.policies, learned=learned))
+            trials.append(run(name, calls(), one.detection, one.policies, learned=until))
     if not trials[0].summary.observations:
         errors.print("No calls to replay.")
         return
@@ -50,3 +51,11 @@ def compare(
     if report is not None:
         report.write_text(page(trials, None, ""), encoding="utf-8")
         errors.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+
+def _half(calls: Iterable[Observation]) -> float | None:
+    """When learning ends in a trial over these calls."""
+    first = last = None
+    for call in calls:
+        first, last = (call.ts if first is None else first), call.ts
+    return learned_at(first, last) if first is not None and last is not None else None

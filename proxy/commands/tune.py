@@ -7,7 +7,6 @@ never: write into a configuration file.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from proxy import config
 from proxy.config import ConfigError, Settings
 from proxy.history.own import calls_of_file, own_calls
 from proxy.history.source import SourceError
-from proxy.tuning import Proposal, Trial, propose, run
+from proxy.tuning import Proposal, Trial, learned_at, propose, run, some_of
 from proxy.tuning_report import page
 
 
@@ -43,9 +42,13 @@ def tune(
     alarms_per_key_week: Annotated[
         float, typer.Option(min=0, help="False alarms at critical or above that you'd bear.")
     ] = 0.05,
-    last_calls: Annotated[
+    most_calls: Annotated[
         int,
-        typer.Option(min=1000, help="Most calls to replay, the latest; each is replayed often."),
+        typer.Option(
+            min=1000,
+            help="Most calls to replay, each some fifty times; of more, those of some callers "
+            "over the whole time are taken.",
+        ),
     ] = 100_000,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page with charts.")] = None,
     search: Annotated[
@@ -64,7 +67,7 @@ def tune(
         settings = config.load(config_file) if config_file else Settings()
         others = [(path.name, config.load(path)) for path in compare or []]
         home = (data_dir or settings.data_dir).expanduser()
-        calls = _calls(history or [], home, last_calls)
+        calls = _calls(history or [], home, most_calls)
     except (ConfigError, SourceError) as error:
         console.print(str(error), markup=False, highlight=False)
         raise typer.Exit(1) from None
@@ -94,18 +97,15 @@ def tune(
 
 
 def _run(settings: Settings, name: str, calls: list[Observation]) -> Trial:
-    return run(name, calls, settings.detection, settings.policies)
+    learned = learned_at(calls[0].ts, calls[-1].ts)
+    return run(name, calls, settings.detection, settings.policies, learned=learned)
 
 
 def _calls(files: list[Path], home: Path, most: int) -> list[Observation]:
-    found: Iterable[Observation]
-    if files:
-        found = sorted(
-            (call for path in files for call in calls_of_file(path)), key=lambda call: call.ts
-        )
-    else:
-        found = own_calls(home)
-    calls = list(found)[-most:]
+    found: list[Observation] = sorted(
+        (call for path in files for call in calls_of_file(path)), key=lambda call: call.ts
+    )
+    calls = some_of(lambda: found if files else own_calls(home), most)
     if len(calls) < 1000:
         raise SourceError(f"{len(calls):,} calls are too few to tune by; a thousand is the least")
     return calls
@@ -121,7 +121,7 @@ def _tell(console: Console, proposal: Proposal, difference: str) -> None:
     if after.loud_a_week > proposal.wanted_a_week:
         console.print(
             "No setting of these thresholds keeps to the wanted rate over this history. Is there "
-            "an incident in it? `tokenweir backtest --out FILE` tells when and where it rings.",
+            "an incident in it? --report shows when and where it rings.",
             highlight=False,
         )
     if untouched := proposal.untouched():

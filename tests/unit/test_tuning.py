@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from detection.settings import DetectionSettings, PolicySettings
 from detection.types import Observation
 from proxy.cli import app
-from proxy.tuning import KNOBS, nice, propose, propose_limits, run
+from proxy.tuning import KNOBS, learned_at, nice, propose, propose_limits, run, some_of
 from proxy.tuning_report import page
 from tests.unit.history.test_baselines import START, traffic
 
@@ -21,9 +22,8 @@ from tests.unit.history.test_baselines import START, traffic
 def bursty(agent: str, seed: int) -> list[Observation]:
     """Ten days of calls with a few honest rushes far above the record."""
     calls = list(traffic(agent, START, 10, 12, seed))
-    for day in (4, 6, 8):
+    for day, rush in ((4, 40), (6, 160), (8, 640)):
         start = START + day * 86400 + 3600 * 11
-        rush = 10 * day
         calls += [
             calls[0]._replace(ts=start + 60 * n / rush, id=f"{agent}-{day}-{n}")
             for n in range(rush)
@@ -48,15 +48,32 @@ def test_every_knob_turns_a_threshold_that_exists() -> None:
             )
 
 
+def middle(calls: list[Observation]) -> float:
+    return learned_at(calls[0].ts, calls[-1].ts)
+
+
+def test_of_a_long_history_whole_callers_are_taken_and_the_weeks_kept() -> None:
+    def call(number: int, agent: str) -> Observation:
+        return Observation(ts=START + number, id=str(number), agent=agent)
+
+    calls = [call(n, f"agent-{n % 10}") for n in range(1000)]
+    some = some_of(lambda: calls, 350)
+    agents = {c.agent for c in some}
+    assert len(agents) == 3 and [c for c in calls if c.agent in agents] == some
+    assert some_of(lambda: calls, 1000) == calls
+    one = [call(n, "one" if n % 20 else "two") for n in range(1000)]
+    assert some_of(lambda: one, 400) == one[-400:], "one caller makes nearly all"
+
+
 def test_what_is_proposed_keeps_to_the_wanted_rate_when_replayed(calls: list[Observation]) -> None:
-    before = run("now", calls, DetectionSettings(), PolicySettings())
+    before = run("now", calls, DetectionSettings(), PolicySettings(), learned=middle(calls))
     assert before.loud_a_week > 0, "the rushes ring with the defaults, or there is nothing to tune"
     wanted = before.loud_a_week / 2
     knobs = [
         knob for knob in KNOBS if knob.path in ("volume.record_ratio", "floors.calls_in_60_seconds")
     ]
     found = propose(calls, DetectionSettings(), PolicySettings(), wanted_a_week=wanted, knobs=knobs)
-    again = run("check", calls, found.settings, PolicySettings())
+    again = run("check", calls, found.settings, PolicySettings(), learned=middle(calls))
     assert again.loud_a_week == found.after.loud_a_week <= wanted
     assert found.changes
     for change in found.changes:
@@ -66,7 +83,7 @@ def test_what_is_proposed_keeps_to_the_wanted_rate_when_replayed(calls: list[Obs
 
 
 def test_limits_are_above_anything_seen(calls: list[Observation]) -> None:
-    trial = run("now", calls, DetectionSettings(), PolicySettings())
+    trial = run("now", calls, DetectionSettings(), PolicySettings(), learned=middle(calls))
     limits = propose_limits(trial)
     busiest = 0
     for start in range(len(calls)):
@@ -80,7 +97,7 @@ def test_limits_are_above_anything_seen(calls: list[Observation]) -> None:
     )
     assert requests["limit"] >= 2.5 * busiest
     with_limits = DetectionSettings(**yaml_limits(limits))
-    assert run("x", calls, with_limits, PolicySettings()).signals["hard_limit"] == 0
+    assert run("x", calls, with_limits, PolicySettings(), learned=None).signals["hard_limit"] == 0
 
 
 def yaml_limits(limits: list[dict[str, object]]) -> dict[str, object]:
@@ -106,8 +123,10 @@ class Strict(HTMLParser):
 
 
 def test_the_report_loads_nothing_and_escapes_names(calls: list[Observation]) -> None:
-    trial = run("<script>", calls, DetectionSettings(), PolicySettings())
+    trial = run("<script>", calls, DetectionSettings(), PolicySettings(), learned=middle(calls))
     trial.hurt["<img src=x onerror=1>"] = 3
+    assert trial.episodes
+    trial.episodes.insert(0, replace(trial.episodes[0], value="<img src=x onerror=2>"))
     reader = Strict()
     reader.feed(page([trial, trial], None, ""))
     assert not {"script", "img", "link", "iframe"} & set(reader.tags)
@@ -127,7 +146,7 @@ def test_the_command_proposes_a_difference_that_the_checker_accepts(
     done = CliRunner().invoke(
         app,
         ["tune", "--history", str(history), "--config", str(config), "--report", str(report),
-         "--alarms-per-key-week", "0.3", "--last-calls", "3000"],
+         "--alarms-per-key-week", "0.3", "--most-calls", "3000"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert config.read_text() == held

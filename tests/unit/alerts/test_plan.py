@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from detection.types import Series, Signal, Tier
 from proxy.alerts.matchers import parse_matcher
-from proxy.alerts.message import Message
+from proxy.alerts.message import Message, card_of
 from proxy.alerts.plan import Log, ReceiverTraits, World, make_plan
 from proxy.alerts.routing import build_routes, routes_of
 from proxy.alerts.schedule import digest, last_due, span_of
@@ -298,3 +298,16 @@ def test_matchers_never_do_worse_than_refuse(text: str) -> None:
 
 def test_the_scope_of_an_incident_is_its_label() -> None:
     assert incident(AGENT).labels()["agent"] == "support-triage"
+
+
+@pytest.mark.parametrize(
+    ("signal", "observed", "words"),
+    [
+        (Signal.SPEND_SPIKE, 12.5, "$12.50"),
+        (Signal.COST_PER_REQUEST, 12_500_000, "$0.01"),
+        (Signal.VOLUME_SURGE, 12.5, "12.5"),
+    ],
+)
+def test_figures_are_told_in_the_signals_unit(signal: Signal, observed: float, words: str) -> None:
+    card = card_of(incident(signal=signal, observed=observed), "https://weir.example.test")
+    assert dict(card.facts)["Observed"] == words

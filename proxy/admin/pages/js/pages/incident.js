@@ -117,7 +117,8 @@ function Curve({ incident }) {
 }
 
 function observed({ signal: word }, value) {
-  if (["spend_spike", "budget_burn", "cost_per_request"].includes(word)) return money(value);
+  if (["budget_burn", "cost_per_request"].includes(word)) return money(value);
+  if (["spend_spike", "drift", "peer_outlier"].includes(word)) return money(value * 1e9);
   return word === "error_rate" ? percent(value) : count(Math.round(value * 1000) / 1000);
 }
 
