@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check chaos bench format lock clean
+.PHONY: help run demo test check chaos bench format lock sbom clean
 
 help: ## What there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -47,8 +47,11 @@ lock: $(VENV)/.dev ## Renew the lock files
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  -o tests/requirements.lock tests/requirements.in
 
+sbom: $(VENV)/.run ## Write the bill of materials (CycloneDX) to sbom.json
+	@$(BIN)/python deploy/sbom.py > sbom.json && echo "sbom.json written"
+
 clean: ## Remove what the commands above made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf sbom.json $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, with its venv module" >&2; exit 1; }
