@@ -112,18 +112,7 @@ class Meter:
         cost: int | None = None
         if usage is not None and ctx.metered and _billable(call, usage):
             usage = estimate_usage(usage, ctx.facts)
-            price = self._pricer.price(
-                ctx.provider,
-                call.model_sent or ctx.model,
-                usage,
-                upstream_url=call.base_url,
-                at=now,
-                project=ctx.project,
-                upstream=ctx.upstream,
-            )
-            cost = price.cost_nano_usd
-            if price.unpriced:
-                self._runtime.unpriced[ctx.provider] += 1
+            cost = self._cost_nano_usd(call, usage, now)
         usage = usage or Usage()
         error = usage.error
         error_type = call.outcome or (error.type or error.code if error is not None else None)
@@ -167,6 +156,27 @@ class Meter:
                 ctx.trace,
             )
         )
+
+    def _cost_nano_usd(self, call: Finished, usage: Usage, now: float) -> int | None:
+        """What the call cost; a call whose price fails is recorded all the same."""
+        ctx = call.ctx
+        try:
+            price = self._pricer.price(
+                ctx.provider,
+                call.model_sent or ctx.model,
+                usage,
+                upstream_url=call.base_url,
+                at=now,
+                project=ctx.project,
+                upstream=ctx.upstream,
+            )
+        except Exception:
+            self._failed("pricing")
+            self._runtime.unpriced[ctx.provider] += 1
+            return None
+        if price.unpriced:
+            self._runtime.unpriced[ctx.provider] += 1
+        return price.cost_nano_usd
 
     def _note_rate_limits(self, call: Finished) -> None:
         provider, key, now = call.ctx.provider, call.ctx.key or "", self._now()

@@ -24,6 +24,7 @@ from proxy.rates import (
     catalogue_provider,
     dearest_of_family,
     find_model,
+    load_catalogue,
     rates_from,
     reported_cost_nano_usd,
     tariff_of,
@@ -152,6 +153,7 @@ class Pricer:
     def __init__(self, settings: PricingSettings) -> None:
         #: Goes up with each change of settings, for those who remember rates.
         self.revision = 0
+        load_catalogue()
         self.configure(settings)
 
     def configure(self, settings: PricingSettings) -> None:

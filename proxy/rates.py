@@ -247,6 +247,11 @@ def catalogue_provider(vendor: str, upstream_url: str) -> Provider | None:
     return _catalogue_provider(vendor, upstream_url)
 
 
+def load_catalogue() -> None:
+    """Read the price list now: the first call may come when no file can be opened any more."""
+    get_snapshot()
+
+
 @lru_cache(maxsize=512)
 def _catalogue_provider(vendor: str, url: str) -> Provider | None:
     providers = {p.id: p for p in get_snapshot().providers}

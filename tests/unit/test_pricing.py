@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 
@@ -330,3 +332,24 @@ def test_settings_refuse_what_they_do_not_know() -> None:
         with pytest.raises(ValidationError):
             PricingSettings.model_validate(bad)
     assert Prices(input=Decimal(1), output=Decimal(2)).rates().cache_read == 1_000_000_000
+
+
+def test_prices_are_at_hand_when_no_file_can_be_opened_any_more() -> None:
+    script = """
+import os, resource
+from detection.types import Usage
+from proxy.pricing import Pricer, PricingSettings
+pricer = Pricer(PricingSettings())
+most = len(os.listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+while True:
+    try:
+        os.dup(0)
+    except OSError:
+        break
+usage = Usage(source="reported", input_tokens=1000, output_tokens=10)
+url = "https://api.openai.com/v1"
+print(pricer.price("openai", "gpt-4o-mini", usage, upstream_url=url, at=1.7e9).source)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "catalogue\n", done.stderr
