@@ -53,7 +53,9 @@ from proxy.otel import telemetry_of
 from proxy.peers import Peers, socket_folder
 from proxy.pricing import Pricer
 from proxy.reports import scheduled
+from proxy.shadowed import TELL_SECONDS, SharedShadow
 from proxy.states import state_checks, state_readings
+from proxy.store.errors import StoreError
 from proxy.store.store import Store
 from proxy.tls import Certificates
 from proxy.together import LOOK_SECONDS, SHARE_SECONDS, RepeatExchange, Sweeper
@@ -200,7 +202,16 @@ class App:
             replicas=store.replicas,
             now=self.clock,
         )
-        self.memory = Memory(lambda: self.engine, self.journal, settings.data_dir, self._index)
+        self.shadow = SharedShadow(
+            self.gate.shadow, store.documents, self.journal.replica, self.clock
+        )
+        self.memory = Memory(
+            lambda: self.engine,
+            self.journal,
+            settings.data_dir,
+            self._index,
+            lambda name: self.gate.shadow.forget(name.owns),
+        )
         self.memory.recall()
 
     def _build_path(self, secret: bytes) -> None:
@@ -261,6 +272,7 @@ class App:
             control=self.enforcement,
             incidents=self.incidents,
             alerts=self.alerts,
+            shadowed=self.shadow.rows,
             config=lambda: self.settings,
             reload=self.reload,
         )
@@ -277,6 +289,7 @@ class App:
         sweeper = Sweeper(self.judge, self.store.documents.lease, self.clock.monotonic)
         work.every("sweep", LOOK_SECONDS, sweeper.look)
         work.every("repeats", SHARE_SECONDS, self.repeats.tell)
+        work.every("shadow", TELL_SECONDS, self.shadow.tell)
         work.every("climb", _CLIMB_SECONDS, self.judge.climb)
         work.every("keep", _KEEP_SECONDS, self.memory.keep)
         work.every("imported", _LOOK_SECONDS, self.memory.take_imported)
@@ -350,6 +363,8 @@ class App:
         self.pools.close()
         await self.background.stop()
         await self.memory.keep()
+        with contextlib.suppress(StoreError):
+            await self.shadow.tell()
         await self.alerts.stop()
         await self.enforcement.stop()
         if self._admin is not None:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import gzip
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -229,12 +229,20 @@ def _asked(data_dir: Path, worker: str) -> Iterator[tuple[Path, Name]]:
             yield done, Name(**orjson.loads(path.read_bytes()))
 
 
-async def attend(data_dir: Path, worker: str, engine: Engine, journal: Journal) -> None:
-    """Do what was asked of this worker: its own journal, and its engine's memory."""
+async def attend(
+    data_dir: Path,
+    worker: str,
+    engine: Engine,
+    journal: Journal,
+    also: Callable[[Name], object],
+) -> None:
+    """Do what was asked of this worker: its own journal, its engine's memory, and what
+    ``also`` is to forget."""
     for done, name in _asked(data_dir, worker):
         kept, series = in_memory(engine.dump(), name)
         if series:
             engine.load(kept)
+        also(name)
         records = 0
         for path in journal.close_segment():
             # Pruning may take a segment away meanwhile.

@@ -30,6 +30,7 @@ _KINDS: Final = {
     "outbox": 30 * _DAY,
     "outbox_dead": 30 * _DAY,
     "silence": 30 * _DAY,
+    "shadow": 7 * _DAY,
 }
 #: Of these, those about the name go whole; all others lose the name alone.
 _ABOUT: Final = frozenset({"incident_live", "incident"})

@@ -10,9 +10,7 @@ is done by :mod:`proxy.enforcement`, which this only tells what it needs.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 from detection.types import TOTAL, Action, ActionKind, Mode, Observation, Series
 from proxy import gate_refusals as say
@@ -23,25 +21,14 @@ from proxy.gate_decision import ALLOW, Decision
 from proxy.gate_estimate import Estimate, Estimator, Rates
 from proxy.gate_plan import Caller, Plan, PlanCache
 from proxy.gate_rules import CallCap, Rule
+from proxy.gate_shadow import ShadowBook
 from proxy.keys import KeyRing, Terms
 from proxy.providers.base import Refusal
 from proxy.settings import BlastRadiusSettings, BudgetSettings, LimitSettings, ProtectSettings
 
 _STREAM_SLACK = 1.25
 _SAID = {word: (("x-tokenweir-decision", word),) for word in ("throttle", "block")}
-_MOST_SHADOWED = 500
-_LATEST_SHADOWED = 20
 Cut = Callable[[Series, Refusal], object]
-
-
-@dataclass(slots=True)
-class Shadowed:
-    """Calls that would have been stopped, what they cost, and the latest of them."""
-
-    calls: int = 0
-    cost_nano_usd: int = 0
-    at: float = 0.0
-    latest: deque[Observation] = field(default_factory=lambda: deque(maxlen=_LATEST_SHADOWED))
 
 
 class Gate:
@@ -77,8 +64,7 @@ class Gate:
         self._link = link
         self._cuts: list[Cut] = []
         self._paged: list[Callable[[Action], object]] = []
-        #: What shadow mode would have done: (kind, rule, series) -> how often.
-        self.shadowed: dict[tuple[str, str, Series], Shadowed] = {}
+        self.shadow = ShadowBook()
         self.mode = mode
         self.estimator = Estimator(rates)
         self.counters = Counters(clock)
@@ -353,25 +339,12 @@ class Gate:
             healthy = healthy and not observation.error_type
             decision.probe.probed(healthy=healthy)
         self.counters.settle(decision, observation)
-        if decision.would_of is not None:
-            self._note_shadow(decision, observation)
+        if decision.would is not None and decision.would_of is not None:
+            self.shadow.note(decision.would, *decision.would_of, observation)
         if decision.learn is not None:
             self.estimator.learn(
                 decision.learn, decision.body_bytes, decision.output_bytes, observation
             )
-
-    def _note_shadow(self, decision: Decision, observation: Observation) -> None:
-        if decision.would is None or decision.would_of is None:
-            return
-        name = (decision.would, *decision.would_of)
-        row = self.shadowed.pop(name, None) or Shadowed()
-        row.calls += 1
-        row.cost_nano_usd += observation.cost_nano_usd or 0
-        row.at = observation.ts
-        row.latest.append(observation)
-        if len(self.shadowed) >= _MOST_SHADOWED:
-            self.shadowed.pop(next(iter(self.shadowed)))
-        self.shadowed[name] = row
 
     def drop(self, decision: Decision) -> None:
         """A call that was admitted, or waits, is not made after all."""

@@ -16,7 +16,7 @@ import orjson
 import structlog
 
 from detection.engine import Engine
-from proxy.forgetting import attend
+from proxy.forgetting import Name, attend
 from proxy.history.baselines import take
 from proxy.journal import Journal
 
@@ -27,14 +27,21 @@ class Memory:
     """What one worker's engine remembers, on disk and from beside.
 
     ``engine`` gives the engine of the moment: a reload can put another in its place.
+    ``forgotten`` is told whose name has to go from other memories.
     """
 
     def __init__(
-        self, engine: Callable[[], Engine], journal: Journal, data_dir: Path, index: int
+        self,
+        engine: Callable[[], Engine],
+        journal: Journal,
+        data_dir: Path,
+        index: int,
+        forgotten: Callable[[Name], object],
     ) -> None:
         self._engine = engine
         self._journal = journal
         self._data_dir = data_dir
+        self._forgotten = forgotten
         self._worker = str(index)
         self._file = data_dir / f"engine-{index}.json"
 
@@ -55,7 +62,8 @@ class Memory:
 
     async def forget(self) -> None:
         """Forget whom a person asked to be forgotten."""
-        await attend(self._data_dir, self._worker, self._engine(), self._journal)
+        engine, journal = self._engine(), self._journal
+        await attend(self._data_dir, self._worker, engine, journal, self._forgotten)
 
 
 def restore(engine: Engine, path: Path) -> bool:

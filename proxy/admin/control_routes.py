@@ -22,6 +22,7 @@ from proxy.admin.control_openapi import PATHS
 from proxy.admin.deps import AdminDeps
 from proxy.admin.guard import json_response
 from proxy.admin.principal import Role, principal_of, require, require_all_projects
+from proxy.admin.reader import told_if_away
 from proxy.context import RequestContext
 from proxy.enforcement import Enforcement
 from proxy.enforcement_codec import to_json
@@ -32,7 +33,6 @@ from proxy.providers.base import RequestFacts
 
 OPENAPI_PATHS: dict[str, Any] = PATHS
 _MOST_AUDIT = 1000
-_SHADOWED = ("ts", "id", "key", "agent", "project", "model", "cost_nano_usd")
 _LONGEST_SECONDS = 366 * 86_400.0
 
 
@@ -168,22 +168,15 @@ class ControlRoutes:
     async def shadow(self, request: web.Request) -> web.StreamResponse:
         """What shadow mode would have done."""
         principal = principal_of(request)
-        shadowed = enforcement_of(self._deps).gate.shadowed
+        shadowed = self._deps.shadowed
+        if shadowed is None:
+            raise web.HTTPServiceUnavailable(text="enforcement is not running in this worker")
+        with told_if_away():
+            rows = await shadowed()
         rows = [
-            {
-                "kind": kind,
-                "rule": rule,
-                "series": {"dimension": str(series.dimension), "value": series.value},
-                "calls": row.calls,
-                "cost_nano_usd": row.cost_nano_usd,
-                "at": row.at,
-                "latest": [
-                    {name: getattr(call, name) for name in _SHADOWED}
-                    for call in reversed(row.latest)
-                ],
-            }
-            for (kind, rule, series), row in reversed(shadowed.items())
-            if may_see(principal, series)
+            row
+            for row in rows
+            if may_see(principal, Series(row["series"]["dimension"], row["series"]["value"]))
         ]
         return json_response({"rows": rows})
 

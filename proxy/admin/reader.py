@@ -80,7 +80,7 @@ class Reader:
         aiohttp.web.HTTPServiceUnavailable
             While the store does not answer.
         """
-        with _told():
+        with told_if_away():
             found = await self._rollups.sums(by, seconds)
         if found is not None:
             return found
@@ -133,7 +133,7 @@ class Reader:
         found: dict[str, list[list[int]]] = {}
         for shard, mine in by_shard.items():
             ids = [series_id(Series(by, value)).encode() for value in mine]
-            with _told():
+            with told_if_away():
                 reply = await self._counters.cells(shard, by, ids, [(resolution, first, last)])
             cells = unpack(*reply)
             points = int(seconds // step)
@@ -209,7 +209,7 @@ class Reader:
             if len(self._cache) >= _MOST_CACHED:
                 self._forget(now)
             answer = self._cache[question] = _Answer(asyncio.ensure_future(ask()), now)
-        with _told():
+        with told_if_away():
             found: T = await asyncio.shield(answer.future)
         return found
 
@@ -258,7 +258,7 @@ class _Answer:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told_if_away() -> Iterator[None]:
     """A store that is away, as whoever asked is told."""
     try:
         yield
