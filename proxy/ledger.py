@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +19,33 @@ import structlog
 from detection.types import FleetBucket, Observation, Series
 from proxy.clock import Clock
 from proxy.journal import Journal, JournalBusyError, JournalSettings
-from proxy.ledger_lane import Deltas, Lane, merge
+from proxy.ledger_lane import Deltas, Lane
 from proxy.ledger_totals import Totals, summed
 from proxy.store.counters import BatchReply, Counters
 from proxy.store.errors import StoreError
-from proxy.store.series import Counts, series_of
+from proxy.store.series import Counts, Place, series_of
 from proxy.store.tasks import cancel
 
 BUCKET_SECONDS = 10
 FLEET_BUCKETS = 13
-CUT_CELLS = 64
+CUT_CALLS = 64
 STEPS_A_TICK = 4
-KNOWN_IDENTITIES = 50_000
+KNOWN_IDENTITIES = 20_000
+#: Batches a second at most, whatever the load: ticks grow longer instead.
+BATCHES_A_SECOND = 20
 
 log = structlog.get_logger(__name__)
 
 FleetCallback = Callable[[Series, Sequence[FleetBucket]], None]
 Identity = tuple[Any, ...]
-"""(10 s bucket, provider, model, key, agent, project, endpoint, user, *tags)."""
+"""(provider, model, key, agent, project, endpoint, user, *tags): who calls what."""
+
+_who = attrgetter("provider", "model", "key", "agent", "project", "endpoint", "user")
 
 
 def identity_of(o: Observation) -> Identity:
-    """Calls of one identity and bucket count in the same series."""
-    who = (
-        int(o.ts // BUCKET_SECONDS),
-        o.provider,
-        o.model,
-        o.key,
-        o.agent,
-        o.project,
-        o.endpoint,
-        o.user,
-    )
-    return (*who, *o.tags.items()) if o.tags else who
+    """Calls of one identity count in the same series."""
+    return (*_who(o), *o.tags.items()) if o.tags else _who(o)
 
 
 class Ledger:
@@ -76,8 +71,8 @@ class Ledger:
         self._tick_seconds = tick_seconds
         self._replicas = replicas
         self._totals = Totals(max_label_sets)
-        self._cells: dict[Identity, list[Observation]] = {}
-        self._series: dict[Identity, tuple[Series, ...]] = {}
+        self._calls: list[Observation] = []
+        self._places: dict[Identity, tuple[tuple[int, Place], ...]] = {}
         self._own: dict[Series, dict[int, list[int]]] = {}
         self._own_from: int | None = None
         self._callbacks: list[FleetCallback] = []
@@ -95,14 +90,9 @@ class Ledger:
     def record(self, observation: Observation) -> int:
         """Journal one finished call and count it; gives its record number."""
         number = self.journal.append(observation)
-        who = identity_of(observation)
-        calls = self._cells.get(who)
-        if calls is not None:
-            calls.append(observation)
-            return number
-        if len(self._cells) >= CUT_CELLS:
-            self._cut(number - 1)
-        self._cells[who] = [observation]
+        self._calls.append(observation)
+        if len(self._calls) >= CUT_CALLS:
+            self._cut(number)
         return number
 
     def totals(self) -> Totals:
@@ -119,48 +109,53 @@ class Ledger:
 
     def _cut(self, to: int) -> None:
         """Sum up what came since the last cut and hand it to the lanes."""
-        if not self._cells:
+        if not self._calls:
             return
-        cells, self._cells = self._cells, {}
-        shards: list[Deltas] = [{} for _ in self._lanes]
-        for who, calls in cells.items():
-            counts = summed(calls)
-            self._totals.add(calls, counts)
-            found = self._series_of(who, calls[0])
-            if len(shards) == 1:
-                merge(shards[0], found, who[0], counts)
-                continue
-            for series in found:
-                merge(shards[self._counters.shard_of(series)], (series,), who[0], counts)
-        for lane, deltas in zip(self._lanes, shards, strict=True):
+        calls, self._calls = self._calls, []
+        for lane, deltas in zip(self._lanes, self._fold(calls, self._totals), strict=True):
             if self._own_from is not None:
                 self._keep_own(deltas)
             lane.offer(deltas, to)
 
+    def _fold(self, calls: Iterable[Observation], totals: Totals | None = None) -> list[Deltas]:
+        """What calls add, per shard; to the totals too, unless they are old records."""
+        cells: dict[tuple[int, Identity], list[Observation]] = {}
+        for o in calls:
+            cell = int(o.ts // BUCKET_SECONDS), identity_of(o)
+            same = cells.get(cell)
+            if same is None:
+                cells[cell] = [o]
+            else:
+                same.append(o)
+        shards: list[Deltas] = [{} for _ in range(self._counters.shards)]
+        for (bucket, who), same in cells.items():
+            counts = summed(same)
+            if totals is not None:
+                totals.add(same, counts)
+            places = self._places.get(who) or self._learn(who, same[0])
+            row = list(counts)
+            for shard, place in places:
+                shards[shard][place, bucket] = row
+        return shards
+
+    def _learn(self, who: Identity, sample: Observation) -> tuple[tuple[int, Place], ...]:
+        """Where the calls of an identity count, worked out once."""
+        shards: dict[int, list[Series]] = {}
+        for series in series_of(sample):
+            shards.setdefault(self._counters.shard_of(series), []).append(series)
+        if len(self._places) >= KNOWN_IDENTITIES:
+            del self._places[next(iter(self._places))]
+        found = tuple((shard, Place(series)) for shard, series in shards.items())
+        self._places[who] = found
+        return found
+
     def _keep_own(self, deltas: Deltas) -> None:
         """Remember our own counts, to take them from the fleet's."""
-        for (series, bucket), counts in deltas.items():
-            ring = self._own.setdefault(series, {})
-            mine = ring.get(bucket)
-            ring[bucket] = list(counts if mine is None else map(int.__add__, mine, counts))
-
-    def _fold(self, calls: Iterable[Observation]) -> Deltas:
-        """The deltas of old records, for a lane that reads them again."""
-        cells: dict[Identity, list[Observation]] = {}
-        for o in calls:
-            cells.setdefault(identity_of(o), []).append(o)
-        deltas: Deltas = {}
-        for who, same in cells.items():
-            merge(deltas, self._series_of(who, same[0]), who[0], summed(same))
-        return deltas
-
-    def _series_of(self, who: Identity, sample: Observation) -> tuple[Series, ...]:
-        found = self._series.get(who[1:])
-        if found is None:
-            if len(self._series) >= KNOWN_IDENTITIES:
-                self._series.clear()
-            found = self._series[who[1:]] = series_of(sample)
-        return found
+        for (place, bucket), counts in deltas.items():
+            for series in place.series:
+                ring = self._own.setdefault(series, {})
+                mine = ring.get(bucket)
+                ring[bucket] = counts if mine is None else list(map(int.__add__, mine, counts))
 
     # ---- the tick ----
 
@@ -190,22 +185,26 @@ class Ledger:
 
     async def _run(self) -> None:
         while True:
-            started = self._clock.monotonic()
+            started, sent = self._clock.monotonic(), 0
             try:
-                await self.tick()
+                sent = await self.tick()
             except Exception:
                 self._failed("internal")
                 log.exception("a tick of the ledger failed")
             spent = self._clock.monotonic() - started
-            await asyncio.sleep(max(self._tick_seconds / 10, self._tick_seconds - spent))
+            pause = max(self._tick_seconds, sent / len(self._lanes) / BATCHES_A_SECOND)
+            await asyncio.sleep(max(self._tick_seconds / 10, pause - spent))
 
-    async def tick(self) -> None:
-        """Cut, send to every shard what it lacks, and tell what others counted."""
+    async def tick(self) -> int:
+        """Cut, send to every shard what it lacks, and tell what others counted.
+
+        Gives how many batches were sent.
+        """
         async with self._sending:
             self._mind_company()
             self.journal.retry()
             self._cut(self.journal.last)
-            await asyncio.gather(*(self._advance(lane) for lane in self._lanes))
+            sent = sum(await asyncio.gather(*(self._advance(lane) for lane in self._lanes)))
         self.journal.acknowledge(min(lane.confirmed for lane in self._lanes))
         now = self._clock.monotonic()
         if self.settled:
@@ -218,6 +217,7 @@ class Ledger:
             self._synced_at = now
             with contextlib.suppress(OSError):
                 await asyncio.to_thread(self.journal.sync)
+        return sent
 
     def _mind_company(self) -> None:
         """Keep own counts only while there are others; what came before can't be told apart."""
@@ -229,20 +229,22 @@ class Ledger:
             counted_before = self.journal.last > self.journal.opened_at
             self._own_from = int(self._clock() // BUCKET_SECONDS) + 1 if counted_before else 0
 
-    async def _advance(self, lane: Lane) -> None:
+    async def _advance(self, lane: Lane) -> int:
+        """Send what a lane has, a few batches at most; how many were counted."""
         fleet = 0 if self._own_from is None else FLEET_BUCKETS
-        for _ in range(STEPS_A_TICK):
+        sent = 0
+        while sent < STEPS_A_TICK and not (sent and lane.settled):
             try:
                 reply = await lane.step(fleet)
             except StoreError as error:
                 self._failed(type(error).__name__)
-                return
+                break
+            sent += 1
             if reply is not None:
                 if reply.alarms:
                     log.error("store keys of a wrong type were set aside", keys=reply.alarms)
                 self._tell(lane, reply)
-            if lane.settled:
-                return
+        return sent
 
     def _failed(self, reason: str) -> None:
         self.failures[reason] = self.failures.get(reason, 0) + 1

@@ -17,31 +17,54 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from detection.types import Observation, Series
+from detection.types import Observation
 from proxy.journal import Journal
 from proxy.journal_segments import SegmentReader
 from proxy.store.counters import Batch, BatchReply, Counters, Delta
+from proxy.store.series import Place
 
-Key = tuple[Series, int]
-Deltas = dict[Key, list[int]]
+Deltas = dict[tuple[Place, int], list[int]]
+"""What calls add to the series of a place in a 10 s bucket."""
 
 PENDING_CELLS = 20_000
-BATCH_CELLS = 1_000
-REPLAY_RECORDS = 250
+#: The store adds up each series of a batch in one go, and answers nobody meanwhile.
+BATCH_SERIES = 600
+REPLAY_RECORDS = 64
 ADVANCE_RECORDS = 5_000
 PROBE_SECONDS = 5.0
 _PROBE_TO = 2**53
 
 
-def merge(into: Deltas, series: Iterable[Series], bucket: int, counts: Sequence[int]) -> None:
-    """Add one cell's counts to each of its series."""
-    for one in series:
-        row = into.get((one, bucket))
-        if row is None:
-            into[one, bucket] = list(counts)
-        else:
-            for n, value in enumerate(counts):
-                row[n] += value
+def merge(into: Deltas, deltas: Deltas) -> None:
+    """Add all of the second to the first."""
+    for cell, counts in deltas.items():
+        row = into.get(cell)
+        into[cell] = counts if row is None else [a + b for a, b in zip(row, counts, strict=True)]
+
+
+def series_in(deltas: Deltas) -> set[str]:
+    """The ids of the series that these add to."""
+    return set().union(*[place.ids for place, _ in deltas])
+
+
+class _Waiting:
+    """What is to be sent: the records up to ``to``."""
+
+    __slots__ = ("deltas", "series", "to")
+
+    def __init__(self, to: int, deltas: Deltas) -> None:
+        self.to = to
+        self.deltas = deltas
+        self.series = series_in(deltas)
+
+    def take(self, to: int, deltas: Deltas) -> bool:
+        """Grow by what comes next, unless a batch would be too large."""
+        series = self.series | series_in(deltas)
+        if len(series) > BATCH_SERIES:
+            return False
+        merge(self.deltas, deltas)
+        self.to, self.series = to, series
+        return True
 
 
 class Lane:
@@ -52,7 +75,7 @@ class Lane:
         shard: int,
         journal: Journal,
         counters: Counters,
-        fold: Callable[[Iterable[Observation]], Deltas],
+        fold: Callable[[Iterable[Observation]], Sequence[Deltas]],
         monotonic: Callable[[], float],
     ) -> None:
         self.shard = shard
@@ -61,7 +84,7 @@ class Lane:
         self._fold = fold
         self._monotonic = monotonic
         self._fresh = False
-        self._pending: deque[tuple[int, Deltas]] = deque()
+        self._pending: deque[_Waiting] = deque()
         self._inflight: Batch | None = None
         self._reader: SegmentReader | None = None
         self._sent_at = monotonic()
@@ -78,13 +101,9 @@ class Lane:
         if self.acked is None or self._behind:
             self._behind = True
             return
-        if self._pending and len(self._pending[-1][1]) + len(deltas) <= BATCH_CELLS:
-            tail = self._pending.pop()[1]
-            for (series, bucket), counts in deltas.items():
-                merge(tail, (series,), bucket, counts)
-            deltas = tail
-        self._pending.append((to, deltas))
-        if sum(len(d) for _, d in self._pending) > PENDING_CELLS:
+        if not self._pending or not self._pending[-1].take(to, deltas):
+            self._pending.append(_Waiting(to, deltas))
+        if sum(len(waiting.deltas) for waiting in self._pending) > PENDING_CELLS:
             self._fall_behind()
 
     def _fall_behind(self) -> None:
@@ -101,7 +120,7 @@ class Lane:
             self.acked is not None
             and not self._behind
             and self._inflight is None
-            and not any(deltas for _, deltas in self._pending)
+            and not any(waiting.deltas for waiting in self._pending)
         )
 
     @property
@@ -138,7 +157,8 @@ class Lane:
             return self._probe()
         if self._behind:
             return await self._replay(self.acked)
-        for to, deltas in list(self._pending):
+        while self._pending:
+            to, deltas = self._pending[0].to, self._pending[0].deltas
             if not deltas and len(self._pending) == 1 and to - self.acked < ADVANCE_RECORDS:
                 break
             self._pending.popleft()
@@ -153,7 +173,7 @@ class Lane:
         return Batch(self.shard, self._journal.replica, -1, _PROBE_TO, ())
 
     def _batch(self, after: int, to: int, deltas: Deltas) -> Batch:
-        rows = tuple(Delta(series, bucket, _trimmed(c)) for (series, bucket), c in deltas.items())
+        rows = tuple(Delta(place, bucket, c) for (place, bucket), c in deltas.items())
         return Batch(self.shard, self._journal.replica, after, to, rows, self._fresh)
 
     def _meet(self, last: int) -> None:
@@ -182,13 +202,11 @@ class Lane:
             self._reader = self._journal.reader(acked)
         deltas: Deltas = {}
         reader = self._reader
-        while reader.position < self.offered and len(deltas) < BATCH_CELLS // 2:
+        while reader.position < self.offered and len(series_in(deltas)) < BATCH_SERIES // 2:
             records = reader.take(REPLAY_RECORDS, self.offered)
             if not records:
                 break
-            for (series, bucket), counts in self._fold(o for _, o in records).items():
-                if self._counters.shard_of(series) == self.shard:
-                    merge(deltas, (series,), bucket, counts)
+            merge(deltas, self._fold(o for _, o in records)[self.shard])
             await asyncio.sleep(0)
         to = reader.position
         if to == acked and self._journal.waiting_for_disk:
@@ -203,11 +221,3 @@ class Lane:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-
-
-def _trimmed(counts: Sequence[int]) -> list[int]:
-    """Without the zeros at the end."""
-    end = len(counts)
-    while end and not counts[end - 1]:
-        end -= 1
-    return list(counts[:end])

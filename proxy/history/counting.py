@@ -62,7 +62,7 @@ async def deliver(markers: Markers, counters: Counters) -> int:
     for number, shard, payload in markers.waiting():
         after = markers.last_sent(shard)
         deltas = tuple(
-            Delta(Series(dimension, value), bucket, counts)
+            Delta.of(Series(dimension, value), bucket, counts)
             for dimension, value, bucket, counts in orjson.loads(payload)
         )
         batch = Batch(shard, replica, after, number, deltas, fresh=after == 0)

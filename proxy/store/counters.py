@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from detection.types import Series
+from detection.types import Dimension, Series
 from proxy.clock import Clock
 from proxy.store.connection import Connection
 from proxy.store.scripts import load
@@ -26,7 +26,9 @@ from proxy.store.series import (
     RESOLUTIONS,
     TEN_SECONDS,
     Counts,
+    Place,
     Resolution,
+    dumps,
     series_id,
     shard_of,
 )
@@ -36,16 +38,21 @@ WINDOWS = {"1h": 3600, "24h": 86400, "30d": 30 * 86400}
 PAGE = 200
 FLEET_BACK = 30
 
-_RESOLUTIONS_ROW = [list(r) for r in RESOLUTIONS]
+_OTHERS = {d.value: series_id(Series(d.value, OTHER)) for d in Dimension}
+_RULES = dumps([list(r) for r in RESOLUTIONS]), orjson.dumps(_OTHERS)
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """What one replica counted of one series in one 10 s bucket."""
+class Delta(NamedTuple):
+    """What one replica counted of the series of one place in one 10 s bucket."""
 
-    series: Series
+    place: Place
     bucket: int
     counts: list[int]
+
+    @classmethod
+    def of(cls, series: Series, bucket: int, counts: list[int]) -> Delta:
+        """Of one series alone."""
+        return cls(Place([series]), bucket, counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +144,6 @@ class Counters:
             The store takes no writes; nothing was counted.
         """
         prefix = self.prefix(batch.shard)
-        order: dict[Series, None] = {}
-        entries = []
-        for delta in batch.deltas:
-            series = delta.series
-            order.setdefault(series)
-            entries.append(
-                [series_id(series), series.dimension, series.value, delta.bucket, delta.counts]
-            )
-        # orjson takes plain strings alone for keys, and a dimension may be an enum's member.
-        others = {str(s.dimension): series_id(Series(s.dimension, OTHER)) for s in order}
-        payload = {"r": _RESOLUTIONS_ROW, "o": others, "s": entries}
         args: list[Any] = [
             prefix,
             batch.after,
@@ -155,12 +151,12 @@ class Counters:
             "1" if batch.fresh else "0",
             fleet_buckets,
             self._settings.max_series_per_dimension,
-            _dumps(payload),
+            _payload(batch.deltas),
         ]
         sent_at = self._clock.monotonic()
         keys = [f"{prefix}r:{batch.replica}"]
         if self._settings.is_cluster:
-            keys += self._touched(batch, others)
+            keys += self._touched(batch)
         reply = await self._link.run(self._batch, keys, args)
         received_at = self._clock.monotonic()
         store_time = int(reply[2]) + int(reply[3]) / 1e6
@@ -168,13 +164,13 @@ class Counters:
         status, last = int(reply[0]), int(reply[1])
         if status != 1:
             return BatchReply(False, status == 0, last)
-        names = list(order)
+        names = _names(batch) if reply[5] else {}
         fleet = [
             (names[row[0]], [(int(b[0]), Counts.of(b[1:])) for b in row[1:]]) for row in reply[5]
         ]
         return BatchReply(True, False, last, tuple(_text(a) for a in reply[4]), fleet)
 
-    def _touched(self, batch: Batch, others: dict[str, str]) -> list[str]:
+    def _touched(self, batch: Batch) -> list[str]:
         """Every key that the script may touch, for a cluster that moves slots.
 
         Only then does the server turn the script away as a whole; it would end
@@ -182,16 +178,19 @@ class Counters:
         """
         prefix = self.prefix(batch.shard)
         now = int(self._clock() // TEN_SECONDS.seconds)
-        keys = {f"{prefix}{kind}:{dimension}": None for dimension in others for kind in "il"}
-        for delta in batch.deltas:
-            for name in (series_id(delta.series), others[delta.series.dimension]):
-                for resolution in RESOLUTIONS:
-                    bucket = delta.bucket * TEN_SECONDS.seconds // resolution.seconds
-                    chunk = bucket // resolution.chunk
-                    keys[f"{prefix}c:{name}:{resolution.letter}{chunk}"] = None
-                for recent in (now - FLEET_BACK, now + 1):
-                    chunk = recent // TEN_SECONDS.chunk
-                    keys[f"{prefix}c:{name}:{TEN_SECONDS.letter}{chunk}"] = None
+        keys: dict[str, None] = {}
+        for place, counted, _ in batch.deltas:
+            for series, own in zip(place.series, place.ids, strict=True):
+                keys[f"{prefix}i:{series.dimension}"] = None
+                keys[f"{prefix}l:{series.dimension}"] = None
+                for name in (own, _OTHERS[series.dimension]):
+                    for resolution in RESOLUTIONS:
+                        bucket = counted * TEN_SECONDS.seconds // resolution.seconds
+                        chunk = bucket // resolution.chunk
+                        keys[f"{prefix}c:{name}:{resolution.letter}{chunk}"] = None
+                    for recent in (now - FLEET_BACK, now + 1):
+                        chunk = recent // TEN_SECONDS.chunk
+                        keys[f"{prefix}c:{name}:{TEN_SECONDS.letter}{chunk}"] = None
         return list(keys)
 
     # ---- questions ----
@@ -332,22 +331,19 @@ def window_spans(now: float, seconds: float) -> tuple[list[list[Any]], float]:
     return spans, float(first * fine.seconds)
 
 
-def _dumps(payload: Any) -> bytes:
-    try:
-        return orjson.dumps(payload)
-    except TypeError:
-        return orjson.dumps(_readable(payload))
+def _payload(deltas: Sequence[Delta]) -> bytes:
+    """What the script counts; a place's own part was spelled when it was made."""
+    rows = [b"[%b,%d,%b]" % (d[0].text, d[1], orjson.dumps(d[2])) for d in deltas]
+    return b'{"r":%b,"o":%b,"s":[%b]}' % (*_RULES, b",".join(rows))
 
 
-def _readable(payload: Any) -> Any:
-    """The same with text that UTF-8 can carry (lone surrogates replaced)."""
-    if isinstance(payload, str):
-        return payload.encode("utf-8", "replace").decode()
-    if isinstance(payload, list | tuple):
-        return [_readable(item) for item in payload]
-    if isinstance(payload, dict):
-        return {_readable(k): _readable(v) for k, v in payload.items()}
-    return payload
+def _names(batch: Batch) -> dict[bytes, Series]:
+    found: dict[bytes, Series] = {}
+    for delta in batch.deltas:
+        place = delta.place
+        for name, series in zip(place.ids, place.series, strict=True):
+            found[name.encode()] = series
+    return found
 
 
 def _text(value: Any) -> str:

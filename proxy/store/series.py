@@ -20,9 +20,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import orjson
 
 from detection.types import TOTAL, Dimension, Observation, Series, pair
 
@@ -101,7 +103,7 @@ def series_of(observation: Observation) -> tuple[Series, ...]:
     return tuple(found)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def series_id(series: Series) -> str:
     """Twelve characters that stand for a series in keys (72 bits of BLAKE2)."""
     text = f"{series.dimension}\0{series.value}".encode("utf-8", "replace")
@@ -111,6 +113,44 @@ def series_id(series: Series) -> str:
 def shard_of(series: Series, shards: int) -> int:
     """Which shard counts a series."""
     return zlib.crc32(series_id(series).encode()) % shards if shards > 1 else 0
+
+
+@lru_cache(maxsize=4_096)
+def _spelled(series: Series) -> bytes:
+    row = [series_id(series), str(series.dimension), series.value]
+    return dumps(row)[1:-1]
+
+
+class Place:
+    """Series that the same calls count in, all of one shard, as a batch spells them.
+
+    Made once for a caller and used for each of its batches: a store's script gives
+    every series its part, so that what a call costs here does not depend on how many
+    series it has.
+    """
+
+    __slots__ = ("ids", "series", "text")
+
+    def __init__(self, series: Iterable[Series]) -> None:
+        self.series = tuple(series)
+        self.ids = tuple(map(series_id, self.series))
+        self.text = b"[%b]" % b",".join(map(_spelled, self.series))
+
+
+def dumps(payload: Any) -> bytes:
+    """JSON, with what UTF-8 can't carry (lone surrogates) replaced."""
+    try:
+        return orjson.dumps(payload)
+    except TypeError:
+        return orjson.dumps(_readable(payload))
+
+
+def _readable(payload: Any) -> Any:
+    if isinstance(payload, str):
+        return payload.encode("utf-8", "replace").decode()
+    if isinstance(payload, list | tuple):
+        return [_readable(item) for item in payload]
+    return payload
 
 
 class Counts(NamedTuple):

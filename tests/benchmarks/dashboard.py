@@ -95,7 +95,7 @@ def now_and_then(
                 known = sums.get(place)
                 sums[place] = row if known is None else list(map(add, known, row))
     for (series, bucket), row in sums.items():
-        yield Delta(series, bucket, row)
+        yield Delta.of(series, bucket, row)
 
 
 async def fill(proxy: Proxy, count: int, days: int, every_days: int) -> None:

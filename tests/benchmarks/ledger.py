@@ -110,7 +110,7 @@ async def measure_memory(store: Store, server: Server, count: int) -> dict[str, 
                 calls // 20,
                 calls * 50,
             ]
-            deltas.append(Delta(series, start // 10, counts))
+            deltas.append(Delta.of(series, start // 10, counts))
         for part in range(0, len(deltas), 500):
             rows = tuple(deltas[part : part + 500])
             batch = Batch(0, "benchmark", last, last + 1, rows, fresh=True)

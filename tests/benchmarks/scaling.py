@@ -87,7 +87,7 @@ async def batches(store: Store, server: Server, series: int, count: int, name: s
     def batch(number: int) -> Batch:
         first = number * series
         rows = tuple(
-            Delta(names[(first + n) % 2000], now // 10, list(counts)) for n in range(series)
+            Delta.of(names[(first + n) % 2000], now // 10, list(counts)) for n in range(series)
         )
         return Batch(0, name, number, number + 1, rows, fresh=number == 0)
 
@@ -105,7 +105,7 @@ async def bytes_of(store: Store, server: Server, starts: list[int], count: int) 
     before, last = used_memory(server), 0
     for n in range(count):
         rows = tuple(
-            Delta(Series("key", f"key_{n:012d}"), start // 10, [9, 700_000, 8100, 900, 2700])
+            Delta.of(Series("key", f"key_{n:012d}"), start // 10, [9, 700_000, 8100, 900, 2700])
             for start in starts
         )
         for part in range(0, len(rows), 500):

@@ -285,7 +285,12 @@ async def main(options: argparse.Namespace) -> None:
             ours = sum(v for k, v in stages.items() if k.split(":")[0] in OURS)
             print(f"{'detection + gate + ledger':<34}{ours:8.1f} us")
             if options.json:
-                found = {"keys": options.keys, "whole_us": total, "detection_gate_ledger_us": ours, "stages_us": stages}
+                found = {
+                    "keys": options.keys,
+                    "whole_us": total,
+                    "detection_gate_ledger_us": ours,
+                    "stages_us": stages,
+                }
                 options.json.write_text(json.dumps(found, indent=1) + "\n")
         finally:
             await app.stop()

@@ -8,7 +8,8 @@
 --          5 how many recent 10 s buckets to answer, 0 for none
 --          6 most members of one dimension's index
 --          7 JSON {r: resolutions, o: {dimension: id of "other"}, s: entries}
---            an entry is [id, dimension, value, 10 s bucket, [counts]]
+--            an entry is [[id, dimension, value, id, ...], 10 s bucket, [counts]]:
+--            what calls of one caller add to each of its series
 -- Reply    [status, last, seconds, microseconds, alarms, buckets]
 --          status 1 counted, 0 counted before, -1 not the next batch: send what
 --          follows `last` (-1: nothing is known of this replica)
@@ -56,12 +57,20 @@ local function chunk_key(id, resolution, bucket)
   return prefix .. 'c:' .. id .. ':' .. resolution[1] .. math.floor(bucket / resolution[3])
 end
 
--- Add to one bucket; true where it is new.
-local function add(id, resolution, start, counts)
+local function trimmed(counts)
+  for i = #counts, 1, -1 do
+    if counts[i] ~= 0 then break end
+    counts[i] = nil
+  end
+  return cmsgpack.pack(counts)
+end
+
+-- Add to one bucket, of which `packed` is known already or not; true where it is new.
+local function add(id, resolution, start, counts, packed)
   local bucket = math.floor(start / resolution[2])
   local key = chunk_key(id, resolution, bucket)
   local field = bucket % resolution[3]
-  local packed = field_of(key, field)
+  if packed == nil then packed = field_of(key, field) end
   if packed then
     local sums = cmsgpack.unpack(packed)
     for i = 1, math.max(#sums, #counts) do
@@ -70,26 +79,52 @@ local function add(id, resolution, start, counts)
     redis.call('HSET', key, field, cmsgpack.pack(sums))
     return false
   end
-  redis.call('HSET', key, field, cmsgpack.pack(counts))
+  redis.call('HSET', key, field, trimmed(counts))
   local ends = (math.floor(bucket / resolution[3]) + 1) * resolution[3] * resolution[2]
   redis.call('EXPIREAT', key, math.max(ends, now) + resolution[4])
   return true
 end
 
-local touched, order, late = {}, {}, {}
-
+-- What each series gets in each bucket, in the order of its first entry.
+local cells, order = {}, {}
 for _, entry in ipairs(batch.s) do
-  local id, dimension, value, start, counts = entry[1], entry[2], entry[3], entry[4] * 10, entry[5]
-  local index = prefix .. 'i:' .. dimension
-  local day = resolutions[4]
-  local bucket = math.floor(start / day[2])
-  if not field_of(chunk_key(id, day, bucket), bucket % day[3]) then
-    if not score_of(index, id .. value) and redis.call('ZCARD', index) >= bound then
-      id, value = batch.o[dimension], 'other'
+  local names, start, counts = entry[1], entry[2] * 10, entry[3]
+  local same = cells[start]
+  if not same then
+    same = {}
+    cells[start] = same
+  end
+  for n = 1, #names, 3 do
+    local cell = same[names[n]]
+    if cell then
+      local sums = cell[5]
+      for i = 1, math.max(#sums, #counts) do
+        sums[i] = (sums[i] or 0) + (counts[i] or 0)
+      end
+    else
+      cell = { names[n], names[n + 1], names[n + 2], start, { unpack(counts) } }
+      same[names[n]] = cell
+      order[#order + 1] = cell
     end
   end
-  local new = false
-  for _, resolution in ipairs(resolutions) do
+end
+
+local day = resolutions[4]
+local touched, late = {}, {}
+
+for _, cell in ipairs(order) do
+  local id, dimension, value, start, counts = unpack(cell)
+  local index = prefix .. 'i:' .. dimension
+  local bucket = math.floor(start / day[2])
+  local known = field_of(chunk_key(id, day, bucket), bucket % day[3])
+  if not known then
+    if not score_of(index, id .. value) and redis.call('ZCARD', index) >= bound then
+      id, value, known = batch.o[dimension], 'other', nil
+    end
+  end
+  local new = start + day[2] + day[4] > now and add(id, day, start, counts, known)
+  for n = 1, 3 do
+    local resolution = resolutions[n]
     if start + resolution[2] + resolution[4] > now then
       new = add(id, resolution, start, counts) or new
     end
@@ -106,12 +141,8 @@ for _, entry in ipairs(batch.s) do
     redis.pcall('ZADD', name, now, id)
     late[name] = true
   end
-  if not touched[entry[1]] then
-    touched[entry[1]] = id
-    order[#order + 1] = entry[1]
-  end
+  touched[cell[1]] = touched[cell[1]] or id
 end
-
 for name in pairs(late) do redis.pcall('EXPIRE', name, 3600) end
 
 local buckets = {}
@@ -119,16 +150,20 @@ local back = tonumber(ARGV[5])
 if back > 0 then
   local ten = resolutions[1]
   local newest = math.floor(now / ten[2])
-  for number, id in ipairs(order) do
-    local row = { number - 1 }
-    for bucket = newest - back + 1, newest do
-      local packed = field_of(chunk_key(touched[id], ten, bucket), bucket % ten[3])
-      if packed then
-        local sums = cmsgpack.unpack(packed)
-        row[#row + 1] = { bucket, unpack(sums) }
+  local first = math.floor((newest - back + 1) / ten[3])
+  for asked, id in pairs(touched) do
+    local row = { asked }
+    for chunk = first, math.floor(newest / ten[3]) do
+      local from = math.max(newest - back + 1, chunk * ten[3])
+      local to = math.min(newest, chunk * ten[3] + ten[3] - 1)
+      local fields = {}
+      for bucket = from, to do fields[#fields + 1] = bucket % ten[3] end
+      local found = redis.pcall('HMGET', chunk_key(id, ten, from), unpack(fields))
+      for n, packed in ipairs(found) do
+        if packed then row[#row + 1] = { from + n - 1, unpack(cmsgpack.unpack(packed)) } end
       end
     end
-    buckets[number] = row
+    buckets[#buckets + 1] = row
   end
 end
 

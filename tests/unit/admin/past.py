@@ -113,10 +113,10 @@ class Filler:
 
     async def send(self, deltas: Sequence[Delta]) -> None:
         for shard in range(self._counters.shards):
-            mine = tuple(d for d in deltas if self._counters.shard_of(d.series) == shard)
+            mine = tuple(d for d in deltas if self._counters.shard_of(d.place.series[0]) == shard)
             after = self._sent[shard]
-            for start in range(0, len(mine), 1000):
-                piece = mine[start : start + 1000]
+            for start in range(0, len(mine), 400):
+                piece = mine[start : start + 400]
                 batch = Batch(shard, self._replica, after, after + 1, piece, fresh=after == 0)
                 assert (await self._counters.apply(batch)).applied
                 after += 1
@@ -148,4 +148,4 @@ class Filler:
                     errors = sum(dice.random() < 0.01 for _ in range(min(calls, 200)))
                     row = counts_of(caller, calls, errors)
                     for series in caller.series():
-                        yield Delta(series, int(start + offset) // 10, row)
+                        yield Delta.of(series, int(start + offset) // 10, row)

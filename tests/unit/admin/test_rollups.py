@@ -49,7 +49,7 @@ def some(dice: random.Random, ages: list[float], now: float, count: int) -> list
         counts = [
             dice.choice((0, 1, 200, 70_000, 5_000_000_000)) for _ in range(dice.randint(1, 9))
         ]
-        found.append(Delta(Series("agent", f"agent {dice.randrange(40)}"), int(at // 10), counts))
+        found.append(Delta.of(Series("agent", f"agent {dice.randrange(40)}"), int(at // 10), counts))
     return found
 
 
@@ -84,13 +84,13 @@ async def test_sums_are_the_stores_after_every_kind_of_change(
     # What happens now, to those who are known and to others.
     await filler.send(some(dice, [30.0], clock(), 30))
     await agree(store, held, clock)
-    await filler.send([Delta(Series("agent", "new"), int(clock() // 10), [1, 2, 3])])
+    await filler.send([Delta.of(Series("agent", "new"), int(clock() // 10), [1, 2, 3])])
     await agree(store, held, clock)
     # What comes late, of known series, and of one that nobody saw before.
     await filler.send(some(dice, long_ago, clock(), 60))
     await agree(store, held, clock)
     past = int((clock() - 3 * DAY) // 10)
-    await filler.send([Delta(Series("agent", "from an import"), past, [1, 2])])
+    await filler.send([Delta.of(Series("agent", "from an import"), past, [1, 2])])
     await agree(store, held, clock)
     # Nothing is left of what is forgotten.
     assert await store.counters.forget(Series("agent", "from an import"))
@@ -131,9 +131,9 @@ async def test_a_slow_reading_is_renewed_behind_the_answer(
     clock, filler = Clock(store), Filler(store)
     held = Rollups(store.counters, clock)
     bucket = int(clock() // 10)
-    await filler.send([Delta(Series("agent", "a"), bucket, [1])])
+    await filler.send([Delta.of(Series("agent", "a"), bucket, [1])])
     first = await held.sums("agent", 3600)
-    await filler.send([Delta(Series("agent", "a"), bucket, [1])])
+    await filler.send([Delta.of(Series("agent", "a"), bucket, [1])])
     clock.ahead = 20.0
     stale = await held.sums("agent", 3600)
     await held._behind["agent"]
@@ -141,7 +141,7 @@ async def test_a_slow_reading_is_renewed_behind_the_answer(
     assert first is not None and stale is not None and fresh is not None
     assert [s.counts(0).requests for s in (first, stale, fresh)] == [1, 1, 2]
     clock.ahead = 20.0 + rollups.USEFUL_SECONDS + 1
-    await filler.send([Delta(Series("agent", "a"), bucket, [1])])
+    await filler.send([Delta.of(Series("agent", "a"), bucket, [1])])
     waited_for = await held.sums("agent", 3600)
     assert waited_for is not None and waited_for.counts(0).requests == 3
 

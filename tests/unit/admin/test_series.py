@@ -60,7 +60,7 @@ async def test_usage_is_what_was_counted(start, client, store: Store) -> None:
     before = found["rows"][0]
     assert (status, before["value"]) == (200, "support-triage")
     row = counts_of(caller, 7, errors=2)
-    await filler.send([Delta(s, int(now) // 10, row) for s in caller.series()])
+    await filler.send([Delta.of(s, int(now) // 10, row) for s in caller.series()])
     async with asyncio.timeout(60):  # a slow answer is shown once more while it is renewed
         after = before
         while after == before:

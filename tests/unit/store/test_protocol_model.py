@@ -71,8 +71,9 @@ class Model:
             return -1, last
         self.last[batch.replica] = batch.to
         for delta in batch.deltas:
-            if delta.series.dimension == "agent":
-                self.requests[delta.series.value] += delta.counts[0]
+            for series in delta.place.series:
+                if series.dimension == "agent":
+                    self.requests[series.value] += delta.counts[0]
         return 1, batch.to
 
 
