@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -208,12 +209,20 @@ def _within(
 class NameCap:
     """Bounds how many distinct names of a dimension are told apart.
 
-    ``wanted`` says which must be in any case, such as those that are blocked.
+    ``wanted`` says which must be in any case, such as those that are blocked. Sessions
+    come and go and no series is kept of them: they are bounded by the hour.
     """
 
-    def __init__(self, most: int, wanted: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self,
+        most: int,
+        wanted: Callable[[str, str], bool],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._most = most
         self._wanted = wanted
+        self._monotonic = monotonic
+        self._hour_began = monotonic()
         self._seen: dict[str, set[str]] = {}
 
     def __call__(self, dimension: str, name: str | None) -> str | None:
@@ -224,7 +233,10 @@ class NameCap:
         if name in seen:
             return name
         if len(seen) >= self._most:
-            return name if self._wanted(dimension, name) else "other"
+            if dimension != "session" or self._monotonic() - self._hour_began < 3600.0:
+                return name if self._wanted(dimension, name) else "other"
+            seen.clear()
+            self._hour_began = self._monotonic()
         seen.add(name)
         return name
 

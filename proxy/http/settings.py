@@ -83,8 +83,8 @@ class ServerSettings(BaseModel):
     max_tracked_names: int = Field(
         10_000,
         ge=10,
-        description="Most distinct names of one dimension (agent, user, session, tag) that are "
-        "told apart; the rest count as `other`.",
+        description="Most distinct names of one dimension (agent, user, tag, and sessions of one "
+        "hour) that a worker tells apart; the rest count as `other`.",
     )
     response_headers: bool = Field(
         False,
