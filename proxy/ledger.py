@@ -72,7 +72,7 @@ class Ledger:
         self._replicas = replicas
         self._totals = Totals(max_label_sets)
         self._calls: list[Observation] = []
-        self._places: dict[Identity, tuple[tuple[int, Place], ...]] = {}
+        self._places: dict[Identity, tuple[Place, ...]] = {}
         self._own: dict[Series, dict[int, list[int]]] = {}
         self._own_from: int | None = None
         self._callbacks: list[FleetCallback] = []
@@ -134,18 +134,18 @@ class Ledger:
                 totals.add(same, counts)
             places = self._places.get(who) or self._learn(who, same[0])
             row = list(counts)
-            for shard, place in places:
-                shards[shard][place, bucket] = row
+            for place in places:
+                shards[place.shard][place, bucket] = row
         return shards
 
-    def _learn(self, who: Identity, sample: Observation) -> tuple[tuple[int, Place], ...]:
+    def _learn(self, who: Identity, sample: Observation) -> tuple[Place, ...]:
         """Where the calls of an identity count, worked out once."""
         shards: dict[int, list[Series]] = {}
         for series in series_of(sample):
             shards.setdefault(self._counters.shard_of(series), []).append(series)
         if len(self._places) >= KNOWN_IDENTITIES:
             del self._places[next(iter(self._places))]
-        found = tuple((shard, Place(series)) for shard, series in shards.items())
+        found = tuple(Place(series, shard) for shard, series in shards.items())
         self._places[who] = found
         return found
 

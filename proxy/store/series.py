@@ -117,7 +117,7 @@ def shard_of(series: Series, shards: int) -> int:
 
 @lru_cache(maxsize=4_096)
 def _spelled(series: Series) -> bytes:
-    row = [series_id(series), str(series.dimension), series.value]
+    row = [series_id.__wrapped__(series), str(series.dimension), series.value]
     return dumps(row)[1:-1]
 
 
@@ -129,12 +129,19 @@ class Place:
     series it has.
     """
 
-    __slots__ = ("ids", "series", "text")
+    __slots__ = ("ids", "shard", "text")
 
-    def __init__(self, series: Iterable[Series]) -> None:
-        self.series = tuple(series)
-        self.ids = tuple(map(series_id, self.series))
-        self.text = b"[%b]" % b",".join(map(_spelled, self.series))
+    def __init__(self, series: Iterable[Series], shard: int = 0) -> None:
+        """Of at least one series."""
+        self.shard = shard
+        self.text = b"[%b]" % b",".join(map(_spelled, series))
+        self.ids: tuple[str, ...] = tuple(orjson.loads(self.text)[::3])
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """Which they are. Not kept, since there is a place for each of many callers."""
+        row = orjson.loads(self.text)
+        return tuple(map(Series, row[1::3], row[2::3]))
 
 
 def dumps(payload: Any) -> bytes:
