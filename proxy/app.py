@@ -45,6 +45,7 @@ from proxy.judge import Judge
 from proxy.keeping import Memory
 from proxy.keys import KeyRing, derived, install_secret
 from proxy.ledger import Ledger, count_left_behind
+from proxy.live_drill import LiveDrills
 from proxy.meter import Meter
 from proxy.metrics import Exposition, RuntimeMetrics, process_readings
 from proxy.metrics_usage import usage_readings
@@ -221,6 +222,11 @@ class App:
         self.pools = Pools(loop, self.deadlines)
         self.signer = Signer(lambda: self.settings.all_upstreams.values())
         self.running = RunningCalls()
+        self.drills = LiveDrills(
+            lambda: self.engine,
+            lambda: (self.settings.detection, self.settings.policies),
+            self.clock,
+        )
         self.meter = Meter(
             pricer=self.pricer,
             gate=self.gate,
@@ -229,7 +235,11 @@ class App:
             runtime=self.runtime,
             now=self.clock,
             contributors=self.recorder.observe,
-            listeners=(CallLog(), *((self.telemetry.observe,) if self.telemetry else ())),
+            listeners=(
+                CallLog(),
+                self.drills.observe,
+                *((self.telemetry.observe,) if self.telemetry else ()),
+            ),
         )
         self.services = Services(
             settings=settings.server,
@@ -272,6 +282,7 @@ class App:
             control=self.enforcement,
             incidents=self.incidents,
             alerts=self.alerts,
+            drills=self.drills,
             shadowed=self.shadow.rows,
             config=lambda: self.settings,
             reload=self.reload,
@@ -361,6 +372,7 @@ class App:
         await self._stop_listening()
         await self.data_server.drain(self.settings.server.drain_timeout_seconds)
         self.pools.close()
+        await self.drills.stop()
         await self.background.stop()
         await self.memory.keep()
         with contextlib.suppress(StoreError):

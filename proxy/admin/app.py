@@ -181,7 +181,7 @@ def api_document(version: str) -> dict[str, Any]:
 
 def route_modules() -> list[ModuleType]:
     """Every module with ``routes(deps)`` and ``OPENAPI_PATHS``, in mounting order."""
-    others = ("control_routes", "trial_routes", "incident_routes", "billing_routes")
+    others = ("control_routes", "trial_routes", "drill_routes", "incident_routes", "billing_routes")
     return [
         usage_routes,
         series_routes,

@@ -51,6 +51,7 @@ class AdminDeps:
     keys: Any = None
     incidents: Any = None
     alerts: Any = None
+    drills: Any = None
     shadowed: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None
     config: Callable[[], Any] | None = None
     reload: Callable[[], Awaitable[Any]] | None = None

@@ -1,11 +1,12 @@
 """``tokenweir simulate``: a fire drill over one's own traffic.
 
 Owns: reading the scenario, and what is printed. Must never: touch a running
-proxy, or send anything.
+proxy's traffic, or send a call.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +19,14 @@ from rich.table import Table
 
 from detection.types import Mode, Observation
 from proxy import config
+from proxy.commands.admin_client import DEFAULT_URL, AdminClient, AdminUrl, fail
 from proxy.config import Settings
-from proxy.history.drill import Found, drill
+from proxy.history.drill import Found, as_plain, drill, of_plain
 from proxy.history.incidents import IncidentPlan, ScenarioError
 from proxy.history.own import calls_of_file, own_calls
 from proxy.history.source import SourceError
+
+_LOOK_SECONDS = 0.5
 
 #: Played where no scenario file is named: one of each kind.
 USUAL = (
@@ -60,16 +64,34 @@ def simulate(
         Path | None, typer.Option(help="The proxy's data directory; overrides the file's.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a drill.")] = False,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="In shadow, over the traffic of the proxy that runs now, as it comes."
+        ),
+    ] = False,
+    admin_url: AdminUrl = DEFAULT_URL,
 ) -> None:
     """Play incidents over your own traffic: how long until they are found, and at what cost.
 
     Each incident is put into the last day of your history and judged by the engine and
-    policies of the configuration, once with it and once without. Nothing is sent.
+    policies of the configuration, once with it and once without. Nothing is sent. With
+    --live it is put into live traffic instead, in a copy of the running proxy's detection
+    that acts on nothing, and ends with the first stop.
 
-    Examples:  tokenweir simulate   ·   tokenweir simulate --config tokenweir.yaml --json
+    Examples:  tokenweir simulate   ·   tokenweir simulate --config tokenweir.yaml --json   ·
+    tokenweir simulate --live --scenario drill.yaml
     """
     console = Console(stderr=True)
     settings = config.load(config_file) if config_file else Settings()
+    if live:
+        client = AdminClient(admin_url, data_dir or settings.data_dir)
+        try:
+            played = _live(client, _read(scenario), console)
+        except ScenarioError as error:
+            fail(str(error))
+        _show(played, as_json)
+        return
     if settings.mode is not Mode.ENFORCE:
         console.print(
             f"The mode is {settings.mode}: what is stopped below would only have been told.",
@@ -100,9 +122,37 @@ def simulate(
     except (SourceError, ScenarioError) as error:
         console.print(f"[red]simulate:[/] {error}", highlight=False)
         raise typer.Exit(1) from None
+    _show(found, as_json)
+
+
+def _live(client: AdminClient, plan: Scenario, console: Console) -> list[Found]:
+    """Play each incident beside the running proxy, one after another."""
+    found = []
+    for incident in plan.incidents:
+        told = client.post("/api/v1/drill", incident.model_dump())
+        try:
+            with console.status(f"playing {incident.kind}") as status:
+                while told["state"] in ("waiting", "playing"):
+                    time.sleep(_LOOK_SECONDS)
+                    told = client.get("/api/v1/drill")
+                    status.update(f"{incident.kind}: {told['state']}")
+        except KeyboardInterrupt:
+            client.delete("/api/v1/drill")
+            raise
+        if told["state"] == "done" and told["found"] is not None:
+            found.append(of_plain(told["found"]))
+        else:
+            whom = f"agent {incident.agent!r}" if incident.agent else "any agent"
+            console.print(f"{incident.kind}: no call of {whom} came to make it of", markup=False)
+    if not found:
+        raise ScenarioError("none of the incidents could be played")
+    return found
+
+
+def _show(found: list[Found], as_json: bool) -> None:
     if as_json:
         for one in found:
-            typer.echo(orjson.dumps(_plain(one)).decode())
+            typer.echo(orjson.dumps(as_plain(one)).decode())
     else:
         Console().print(_table(found))
 
@@ -143,11 +193,6 @@ def _read(path: Path | None) -> Scenario:
             for fault in error.errors(include_url=False)
         ]
         raise ScenarioError("\n".join(faults)) from None
-
-
-def _plain(found: Found) -> dict[str, object]:
-    shown = {name: getattr(found, name) for name in Found.__slots__ if name != "plan"}
-    return {**found.plan.model_dump(), **shown}
 
 
 def _table(found: list[Found]) -> Table:

@@ -7,14 +7,14 @@ rings without the incident as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from detection.backtest import Backtest
 from detection.cells import series_of
 from detection.settings import DetectionSettings, PolicySettings
-from detection.types import Observation
+from detection.types import Observation, Series
 from proxy.history.incidents import IncidentPlan, plant
 
 _AFTER_SECONDS = 600.0
@@ -56,15 +56,26 @@ def drill(
     Raises ScenarioError where the stage has no calls to make the incident of.
     """
     played, ids = plant(plan, stage, begin, seed)
-    usual = _Replay(past(), detection, policies)
-    usual.run(stage, frozenset())
+    usual = Replay(_learned(past(), detection, policies))
+    for call in stage:
+        usual.feed(call)
+    usual.finish()
+    replay = Replay(_learned(past(), detection, policies))
+    for call in played:
+        replay.feed(call, own=call.id in ids)
+    replay.finish()
+    return found_by(plan, replay, usual)
+
+
+def found_by(plan: IncidentPlan, replay: Replay, usual: Replay) -> Found:
+    """What a replay with the incident tells that one without it does not."""
     rings = {_what(line) for line in usual.lines}
-    replay = _Replay(past(), detection, policies)
-    replay.run(played, ids)
-    own = [call for call in played if call.id in ids]
-    names = {series for call in own for series in series_of(call)}
-    values = {(series.dimension, series.value) for series in names}
-    start, end = own[0].ts, own[-1].ts + _AFTER_SECONDS
+    values = {(series.dimension, series.value) for series in replay.names}
+    spent = replay.spent
+    found = Found(plan=plan, calls=len(spent), cost_nano_usd=sum(cost for _, cost in spent))
+    if not spent:
+        return found
+    start, end = spent[0][0], spent[-1][0] + _AFTER_SECONDS
     heard = [
         line
         for line in replay.lines
@@ -72,8 +83,6 @@ def drill(
         and (line["scope"]["dimension"], line["scope"]["value"]) in values
         and _what(line) not in rings
     ]
-    spent = [(call.ts, call.cost_nano_usd or 0) for call in own]
-    found = Found(plan=plan, calls=len(own), cost_nano_usd=sum(cost for _, cost in spent))
     first = next((x for x in heard if x["action"] is None and x["tier"] in _TOLD), None)
     if first is not None:
         found = replace(
@@ -94,33 +103,62 @@ def drill(
     )
 
 
+def as_plain(found: Found) -> dict[str, object]:
+    """The findings as JSON takes them."""
+    shown = {name: getattr(found, name) for name in Found.__slots__ if name != "plan"}
+    return {**found.plan.model_dump(), **shown}
+
+
+def of_plain(shown: Mapping[str, Any]) -> Found:
+    """The findings of :func:`as_plain` again."""
+    plan = IncidentPlan.model_validate({n: shown[n] for n in IncidentPlan.model_fields})
+    rest = {n: shown[n] for n in Found.__slots__ if n != "plan"}
+    return Found(plan, **rest)
+
+
 def _what(line: dict[str, Any]) -> tuple[Any, ...]:
     scope = line["scope"]
     return line["signal"], line["tier"], line["action"], scope["dimension"], scope["value"]
 
 
-class _Replay:
-    """A backtest that has learned the past and tells the incident's calls from the others."""
+def _learned(
+    past: Sequence[Observation], detection: DetectionSettings, policies: PolicySettings
+) -> Backtest:
+    test = Backtest(detection, policies)
+    for call in past:
+        test.feed(call)
+    test.engine.finish_learning()
+    return test
 
-    def __init__(
-        self, past: Sequence[Observation], detection: DetectionSettings, policies: PolicySettings
-    ) -> None:
-        self._test = Backtest(detection, policies)
-        for call in past:
-            self._test.feed(call)
-        self._test.engine.finish_learning()
+
+class Replay:
+    """A backtest that has learned, and tells the incident's own calls from the others.
+
+    ``names`` are the series of its own calls, ``spent`` their times and nano-USD.
+    """
+
+    def __init__(self, learned: Backtest) -> None:
+        self._test = learned
         self.lines: list[dict[str, Any]] = []
+        self.names: set[Series] = set()
+        self.spent: list[tuple[float, int]] = []
         self.stopped_calls = self.saved = self.hurt = 0
 
-    def run(self, calls: Sequence[Observation], ids: frozenset[str]) -> None:
+    def feed(self, call: Observation, *, own: bool = False) -> None:
+        """Judge the next call."""
         summary = self._test.summary
-        for call in calls:
-            before = summary.throttled.calls + summary.blocked.calls
-            self.lines += self._test.feed(call)
-            if summary.throttled.calls + summary.blocked.calls > before:
-                if call.id in ids:
-                    self.stopped_calls += 1
-                    self.saved += call.cost_nano_usd or 0
-                else:
-                    self.hurt += 1
+        before = summary.throttled.calls + summary.blocked.calls
+        self.lines += self._test.feed(call)
+        if own:
+            self.names.update(series_of(call))
+            self.spent.append((call.ts, call.cost_nano_usd or 0))
+        if summary.throttled.calls + summary.blocked.calls > before:
+            if own:
+                self.stopped_calls += 1
+                self.saved += call.cost_nano_usd or 0
+            else:
+                self.hurt += 1
+
+    def finish(self) -> None:
+        """Hear what the end of the time tells."""
         self.lines += self._test.finish()

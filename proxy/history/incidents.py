@@ -26,7 +26,7 @@ class IncidentPlan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Kind = Field(description="loop, leak, swap, bloat or storm.")
-    at_hours: float = Field(ge=0, description="Hours after the stage begins.")
+    at_hours: float = Field(0.0, ge=0, description="Hours after the stage begins.")
     minutes: float = Field(30.0, gt=0, le=24 * 60, description="How long it would go on.")
     agent: str | None = Field(
         None, description="Whose; unset takes the agent with most calls (a leak: a key's)."
@@ -63,9 +63,7 @@ def plant(
     if plan.kind in ("swap", "bloat"):
         for call in own:
             if start <= call.ts < end:
-                changed[call.id] = _CHANGES[plan.kind](
-                    call, plan, (call.ts - start) / (end - start)
-                )
+                changed[call.id] = CHANGES[plan.kind](call, plan, (call.ts - start) / (end - start))
         if not changed:
             raise ScenarioError(f"{plan.kind}: agent {agent!r} makes no call in that time")
     else:
@@ -73,7 +71,7 @@ def plant(
         now, number = start, 0
         while (now := now + chance.expovariate(plan.calls_per_second)) < end:
             number += 1
-            made.append(_MAKERS[plan.kind](model, plan, now, number, chance))
+            made.append(MAKERS[plan.kind](model, plan, now, number, chance))
     played = sorted(
         [*(changed.get(call.id, call) for call in calls), *made], key=lambda call: call.ts
     )
@@ -161,10 +159,13 @@ def _bloat(call: Observation, plan: IncidentPlan, share: float) -> Observation:
     )
 
 
-_MAKERS: dict[
-    str, Callable[[Observation, IncidentPlan, float, int, random.Random], Observation]
-] = {"loop": _loop, "leak": _leak, "storm": _storm}
-_CHANGES: dict[str, Callable[[Observation, IncidentPlan, float], Observation]] = {
+#: Incidents that are calls on top, and such that change the calls there are.
+MAKERS: dict[str, Callable[[Observation, IncidentPlan, float, int, random.Random], Observation]] = {
+    "loop": _loop,
+    "leak": _leak,
+    "storm": _storm,
+}
+CHANGES: dict[str, Callable[[Observation, IncidentPlan, float], Observation]] = {
     "swap": _swap,
     "bloat": _bloat,
 }

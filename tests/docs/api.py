@@ -57,6 +57,7 @@ CHAPTERS = (
             "/api/v1/policy",
             "/api/v1/explain",
             "/api/v1/shadow",
+            "/api/v1/drill",
             "/api/v1/audit",
         ),
     ),
