@@ -172,9 +172,11 @@ class Lane:
             if room < least:
                 least = room
         cell.tokens = 0
-        for name in cell.novel:
-            if cell.key_state is not None and cell.key_state.novel:
-                cell.key_state.novel[name][1] += calls
+        if cell.novel:
+            newcomers = (cell.key_state.novel if cell.key_state is not None else None) or {}
+            cell.novel = [name for name in cell.novel if name in newcomers]
+            for name in cell.novel:
+                newcomers[name][1] += calls
         seen = cell.seen = cell.seen + calls
         cell.room = 1 if seen < 2 * ROOM or least < 4 else min(ROOM, least // 2)
         owner = cell.owner

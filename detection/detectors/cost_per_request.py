@@ -51,7 +51,7 @@ class Excess:
         cost = o.cost_nano_usd or 0
         tokens = (o.input_tokens or 0) + 4 * (o.output_tokens or 0)
         scores = []
-        if tokens and cost > tokens * shape.price.high:
+        if tokens > 0 and cost > tokens * shape.price.high:
             scores.append(
                 self._judge(view, shape.price, cost / tokens, "nano_usd_per_token", PRICE)
             )

@@ -318,3 +318,18 @@ def test_calls_that_were_stopped_count_nowhere_and_throttled_ones_as_calls() -> 
     told = live(engine, [one._replace(action="throttle") for one in stopped])
     assert worst(told, Signal.AGENT_LOOP) is Tier.EMERGENCY
     assert worst(told, Signal.ERROR_RATE) is Tier.NONE
+
+
+def test_a_newcomer_that_stays_is_counted_after_a_later_one_took_its_place() -> None:
+    engine, start = known()
+    live(engine, every(start, HOUR, 30.0, model="m2"))
+    live(engine, every(start + 3 * HOUR, 60.0, 5.0, client="net_9"))
+    told = live(engine, every(start + 4 * HOUR, 90.0, 0.2, model="m2"))
+    assert engine.faults == {}
+    assert Signal.VOLUME_SURGE in signals(told)
+
+
+def test_negative_counts_of_a_careless_provider_turn_nothing_off() -> None:
+    engine, now = known()
+    live(engine, every(now, 60.0, 1.0, input_tokens=-5000, cost_nano_usd=10**9))
+    assert engine.faults == {}
