@@ -6,6 +6,7 @@ never: know a price of its own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -35,10 +36,10 @@ class DearestRates:
             self._known.clear()
         key = (provider, model, project)
         known = self._known.get(key)
-        now = self._now()
+        now = time.monotonic()
         if known is not None and known[0] > now:
             return known[1]
-        found = self._find(provider, model, project, now)
+        found = self._find(provider, model, project, self._now())
         if len(self._known) >= _MOST:
             self._known.clear()
         self._known[key] = (now + _HOUR_SECONDS, found)

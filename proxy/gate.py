@@ -278,21 +278,13 @@ class Gate:
     ) -> Decision | None:
         estimate = None
         if plan.prices:
-            estimate = self.estimator.estimate(ctx)
-            self._remember(decision, ctx, estimate)
+            estimate = decision.estimate = self.estimator.estimate(ctx)
+            decision.output_tokens = estimate.output_tokens
             for cap in plan.caps:
                 refused = self._check_cap(cap, estimate, decision)
                 if refused is not None:
                     return refused
         return self.counters.reserve(plan.counters, estimate, decision, now, final=final)
-
-    def _remember(self, decision: Decision, ctx: RequestContext, estimate: Estimate) -> None:
-        decision.learn = estimate.learn
-        decision.body_bytes = ctx.facts.body_bytes
-        decision.output_tokens = estimate.output_tokens
-        decision.output_rate = estimate.output_rate
-        decision.input_cost = estimate.input_cost
-        decision.bounded = estimate.bounded
 
     def _check_cap(self, cap: CallCap, estimate: Estimate, decision: Decision) -> Decision | None:
         # Without max_tokens the answer's length is a guess: only the prompt counts
@@ -314,16 +306,17 @@ class Gate:
 
     def progress(self, decision: Decision, output_bytes: int) -> Refusal | None:
         """Tell how long a running answer is, in bytes of text; a refusal ends it."""
-        if decision.learn is None or output_bytes <= decision.output_bytes:
+        estimate = decision.estimate
+        if estimate is None or output_bytes <= decision.output_bytes:
             return None
         decision.output_bytes = output_bytes
-        tokens = self.estimator.output_tokens(decision.learn, output_bytes)
+        tokens = self.estimator.output_tokens(estimate.learn, output_bytes)
         cap = decision.cap
         if cap is not None:
-            cost = decision.input_cost + tokens * decision.output_rate
+            cost = estimate.input_cost + tokens * estimate.output_rate
             if cost > cap.limit:
                 return say.by_cap(cap, cost)
-        if decision.bounded or tokens <= decision.output_tokens:
+        if estimate.bounded or tokens <= decision.output_tokens:
             return None
         more = int(tokens * _STREAM_SLACK) - decision.output_tokens
         decision.output_tokens += more
@@ -341,10 +334,8 @@ class Gate:
         self.counters.settle(decision, observation)
         if decision.would is not None and decision.would_of is not None:
             self.shadow.note(decision.would, *decision.would_of, observation)
-        if decision.learn is not None:
-            self.estimator.learn(
-                decision.learn, decision.body_bytes, decision.output_bytes, observation
-            )
+        if decision.estimate is not None:
+            self.estimator.learn(decision.estimate, decision.output_bytes, observation)
 
     def drop(self, decision: Decision) -> None:
         """A call that was admitted, or waits, is not made after all."""

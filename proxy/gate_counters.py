@@ -235,10 +235,11 @@ class Counters:
 
     def extend(self, decision: Decision, tokens: int, now: float) -> Refusal | None:
         """Set more aside for an answer that outgrows its estimate; a refusal ends it."""
+        output_rate = decision.estimate.output_rate if decision.estimate is not None else 0
         for i, (counter, account, amount) in enumerate(decision.holds):
             rule = counter.rule
             if rule.metric == "cost":
-                more = tokens * decision.output_rate
+                more = tokens * output_rate
             elif rule.metric == "tokens":
                 more = tokens
             else:
@@ -256,8 +257,10 @@ class Counters:
     def settle(self, decision: Decision, done: Observation) -> None:
         """Replace what was set aside by what was used."""
         for counter, account, amount in decision.holds:
-            account.settle(amount, _actual(counter.rule.metric, amount, done))
-            self._note(account)
+            actual = _actual(counter.rule.metric, amount, done)
+            account.settle(amount, actual)
+            if account.place >= 0:
+                self.mirror[account.place] = account.reserved + account.pending
             if account is counter.account:
                 self.dirty.add(counter)
         decision.holds = []

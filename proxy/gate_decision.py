@@ -14,6 +14,7 @@ from proxy.providers.base import Refusal
 if TYPE_CHECKING:
     from detection.budget import Account
     from proxy.gate_actions import ActiveAction
+    from proxy.gate_estimate import Estimate
     from proxy.gate_rules import CallCap, Counter
 
 #: A rule's counter, the account of the period, and what was reserved there.
@@ -32,17 +33,13 @@ class Decision:
     """
 
     __slots__ = (
-        "body_bytes",
-        "bounded",
         "cap",
+        "estimate",
         "headers",
         "holds",
-        "input_cost",
         "kind",
-        "learn",
         "model",
         "output_bytes",
-        "output_rate",
         "output_tokens",
         "probe",
         "refusal",
@@ -71,14 +68,11 @@ class Decision:
         self.headers = headers
         self.holds: list[Hold] = []
         self.probe: ActiveAction | None = None
-        self.learn: tuple[str, str] | None = None
+        #: What was reserved, where tokens or money are counted.
+        self.estimate: Estimate | None = None
         self.cap: CallCap | None = None
-        self.bounded = False
-        self.body_bytes = 0
         self.output_bytes = 0
         self.output_tokens = 0
-        self.output_rate = 0
-        self.input_cost = 0
         self.settled = False
 
     def might(self, what: str, rule: str, series: Series) -> None:

@@ -38,6 +38,7 @@ class Estimate(NamedTuple):
     output_rate: int
     bounded: bool
     learn: tuple[str, str]
+    body_bytes: int
 
 
 class _Learned:
@@ -71,7 +72,7 @@ class Estimator:
         name = (ctx.agent or ctx.key or "", ctx.model or "")
         rates = self._rates(ctx.provider, ctx.model, ctx.project)
         if not ctx.metered:
-            return Estimate(0, 0, 0, 0, rates.output, True, name)
+            return Estimate(0, 0, 0, 0, rates.output, True, name, ctx.facts.body_bytes)
         learned = self._learned.get(name)
         facts = ctx.facts
         ratio = 1.0
@@ -81,9 +82,10 @@ class Estimator:
             ratio = learned.input_per_byte * 1.5
         elif known and most is None and learned is not None:
             ratio = min(1.0, learned.input_per_byte * 1.25)
-        input_tokens = int(facts.body_bytes * ratio) + 8
+        body_bytes = facts.body_bytes
+        input_tokens = int(body_bytes * ratio) + 8
         if most is not None:
-            output_tokens = most * max(1, facts.choices)
+            output_tokens = most * facts.choices if facts.choices > 1 else most
         elif known and learned is not None:
             output_tokens = int(max(learned.peak_output, 2 * learned.mean_output) * 1.1) + 16
         else:
@@ -97,6 +99,7 @@ class Estimator:
             rates.output,
             most is not None,
             name,
+            body_bytes,
         )
 
     def output_tokens(self, name: tuple[str, str], output_bytes: int) -> int:
@@ -105,12 +108,11 @@ class Estimator:
         ratio = learned.tokens_per_byte if learned is not None else _OUTPUT_TOKENS_PER_BYTE
         return int(output_bytes * ratio)
 
-    def learn(
-        self, name: tuple[str, str], body_bytes: int, output_bytes: int, done: Observation
-    ) -> None:
+    def learn(self, estimate: Estimate, output_bytes: int, done: Observation) -> None:
         """Take what the provider reported. Estimates teach nothing."""
         if done.usage_source != "reported":
             return
+        name, body_bytes = estimate.learn, estimate.body_bytes
         learned = self._learned.get(name)
         if learned is None:
             if len(self._learned) >= _MOST_LEARNED:

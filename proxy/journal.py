@@ -33,7 +33,7 @@ from proxy.journal_segments import (
     repair,
     segment_name,
 )
-from proxy.observation_json import SCHEMA_VERSION, encode
+from proxy.observation_json import SCHEMA_VERSION, Encoder
 
 BACKLOG_RECORDS = 10_000
 RETRY_SECONDS = 1.0
@@ -94,6 +94,7 @@ class Journal:
         self._monotonic = monotonic
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock_fd = lock(directory)
+        self._encode = Encoder()
         self._fd = -1
         self._size = 0
         self._backlog: deque[bytes] = deque()
@@ -186,11 +187,11 @@ class Journal:
 
     def append(self, observation: Observation) -> int:
         """Write one record with one system call; gives its number. Never raises OSError."""
-        return self._write(encode(observation), 1)
+        return self._write(self._encode(observation), 1)
 
     def append_many(self, observations: Iterable[Observation]) -> int:
         """Write many with one system call; gives the number of the last."""
-        lines = [encode(o) for o in observations]
+        lines = [self._encode(o) for o in observations]
         return self._write(b"".join(lines), len(lines)) if lines else self.last
 
     def _write(self, data: bytes, count: int) -> int:

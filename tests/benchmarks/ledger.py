@@ -20,7 +20,7 @@ from detection.types import Series
 from proxy.clock import Clock
 from proxy.journal import Journal, JournalSettings
 from proxy.ledger import Ledger
-from proxy.observation_json import encode
+from proxy.observation_json import Encoder
 from proxy.store.counters import Batch, Delta
 from proxy.store.store import Store
 from tests.unit.store.support import Server, observation
@@ -48,6 +48,7 @@ async def measure_records(store: Store, folder: Path, identities: int) -> dict[s
     ]
     settings = JournalSettings(sync_seconds=0)
     journal = Journal(folder / f"j{identities}", settings)
+    encode = Encoder()
     encoding = per_record(lambda n: encode(calls[n]), RECORDS)
     journaling = per_record(lambda n: journal.append(calls[n]), RECORDS)
     journal.close()

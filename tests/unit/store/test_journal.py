@@ -16,9 +16,10 @@ import pytest
 from detection.types import Observation
 from proxy.journal import Journal, JournalBusyError, JournalSettings
 from proxy.journal_segments import list_segments, read_observations
-from proxy.observation_json import FIELDS, decode, encode
+from proxy.observation_json import FIELDS, Encoder, decode
 from tests.unit.store.support import observation
 
+encode = Encoder()
 SMALL = JournalSettings(segment_bytes=4096, max_bytes=10**9, sync_seconds=0)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.journal import Journal, JournalSettings
 from proxy.ledger import Ledger
-from proxy.observation_json import encode
+from proxy.observation_json import Encoder
 from proxy.store.controls import SCHEMA_VERSION
 from proxy.store.errors import StoreSchemaError
 from proxy.store.series import TEN_SECONDS, Counts, series_id
@@ -17,6 +17,7 @@ from proxy.store.store import Store
 from tests.unit.store.conftest import OpenStore
 from tests.unit.store.support import TOTAL, Server, observation, until
 
+encode = Encoder()
 SCHEMA_KEY = "tw:{ctl}:schema"
 
 
