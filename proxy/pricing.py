@@ -193,16 +193,15 @@ class Pricer:
             Epoch seconds of the call.
         """
         tier = usage.service_tier or ""
-        tier = tier.lower() if tier else ""
-        if tier not in _TIERS:
-            tier = ""
-        where = (upstream_url, upstream)
-        key = (provider, model, usage.model_served, tier, where, int(at // _SLOT_SECONDS))
+        if tier:
+            tier = tier.lower()
+            if tier not in _TIERS:
+                tier = ""
+        served, slot = usage.model_served, at // _SLOT_SECONDS
+        key = (provider, model, served, tier, upstream_url, upstream, slot)
         found = self._cache.get(key)
         if found is None:
-            found = self._resolve(
-                provider, upstream, model, usage.model_served, tier, upstream_url, at
-            )
+            found = self._resolve(provider, upstream, model, served, tier, upstream_url, at)
             self._cache[key] = found
             if len(self._cache) > _CACHED_TARIFFS:
                 self._cache.popitem(last=False)

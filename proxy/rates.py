@@ -92,22 +92,25 @@ class Tariff(NamedTuple):
                 rates = dearer
         left = given
         told = usage.extra
-        read = min(usage.cached_input_tokens or 0, left)
+        # Most calls have none of these: no call of `min` for what is not there.
+        read = min(usage.cached_input_tokens, left) if usage.cached_input_tokens else 0
         left -= read
         heard = min(told.get("cached_audio_tokens") or 0, read) if told else 0
-        written = min(usage.cache_write_tokens or 0, left)
+        written = min(usage.cache_write_tokens, left) if usage.cache_write_tokens else 0
         left -= written
-        hour = min(usage.cache_write_1h_tokens or 0, written)
-        audio = min(max(0, (usage.audio_input_tokens or 0) - heard), left)
-        left -= audio
-        image = min(usage.image_input_tokens or 0, left)
+        hour = min(usage.cache_write_1h_tokens, written) if usage.cache_write_1h_tokens else 0
+        audio = 0
+        if usage.audio_input_tokens:
+            audio = min(max(0, usage.audio_input_tokens - heard), left)
+            left -= audio
+        image = min(usage.image_input_tokens, left) if usage.image_input_tokens else 0
         left -= image
         made = usage.output_tokens or 0
-        spoken = min(usage.audio_output_tokens or 0, made)
+        spoken = min(usage.audio_output_tokens, made) if usage.audio_output_tokens else 0
         made -= spoken
-        drawn = min(usage.image_output_tokens or 0, made)
+        drawn = min(usage.image_output_tokens, made) if usage.image_output_tokens else 0
         made -= drawn
-        thought = min(usage.reasoning_tokens or 0, made)
+        thought = min(usage.reasoning_tokens, made) if usage.reasoning_tokens else 0
         made -= thought
         total = (
             left * rates.input
