@@ -127,6 +127,7 @@ class Reader:
         start = now - seconds
         # A bucket cut by the window's start would look like a spike.
         first, last = -int(-start // resolution.seconds), int(now // resolution.seconds)
+        buckets = [(resolution.letter, bucket) for bucket in range(first, last + 1)]
         by_shard: dict[int, list[str]] = {}
         for value in values:
             by_shard.setdefault(self._counters.shard_of(Series(by, value)), []).append(value)
@@ -134,8 +135,8 @@ class Reader:
         for shard, mine in by_shard.items():
             ids = [series_id(Series(by, value)).encode() for value in mine]
             with told_if_away():
-                reply = await self._counters.cells(shard, by, ids, [(resolution, first, last)])
-            cells = unpack(*reply)
+                reply = await self._counters.cells(shard, by, ids, buckets)
+            cells = unpack(reply)
             points = int(seconds // step)
             times = (first + cells.bucket) * resolution.seconds
             place = np.minimum(points - 1, ((times - start) // step).astype(np.int64))

@@ -20,20 +20,16 @@ from typing import NamedTuple
 import numpy as np
 
 from proxy.admin.sums import Sums
-from proxy.store.cells import Cells, Ints, unpack
-from proxy.store.counters import Counters, Index, Span, window_spans
+from proxy.store.cells import Ints, unpack
+from proxy.store.counters import Bucket, Counters, Index, window_spans
 from proxy.store.series import (
+    BY_LETTER,
     ID_LENGTH,
     LATE_KEPT_SECONDS,
     LATE_SECONDS,
-    RESOLUTIONS,
     WIDTH,
 )
 
-#: (letter of a resolution, number of a bucket)
-Place = tuple[str, int]
-
-_BY_LETTER = {resolution.letter: resolution for resolution in RESOLUTIONS}
 #: What is counted no later than this after its time is found without being told of.
 _OPEN_SECONDS = LATE_SECONDS + 15.0
 #: The store's clock and ours may differ by so much.
@@ -66,7 +62,7 @@ class _State:
     ids: list[bytes] = field(default_factory=list)
     number_of: dict[bytes, int] = field(default_factory=dict)
     seen: list[float] = field(default_factory=list)
-    blocks: dict[Place, Block] = field(default_factory=dict)
+    blocks: dict[Bucket, Block] = field(default_factory=dict)
     by_name: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     sums: dict[object, Sums] = field(default_factory=dict)
 
@@ -75,10 +71,11 @@ class _Job(NamedTuple):
     """Series to be read, the latest active first, in which buckets."""
 
     numbers: list[int]
-    spans: list[Span]
+    buckets: list[Bucket]
 
 
-_Page = tuple[list[int], list[Span], tuple[bytes, bytes]]
+#: Numbers of series, the buckets asked for, and the store's reply.
+_Page = tuple[list[int], list[Bucket], list[bytes]]
 
 
 class Rollup:
@@ -96,18 +93,24 @@ class Rollup:
         self._shard = shard
         self._state = _State()
         self._reading = asyncio.Lock()
-        #: How long the last reading of what had changed took.
+        #: How long the last reading took, and how many calls of the store.
         self.took_seconds = 0.0
+        self.took_calls = 0
 
     def age(self, now: float) -> float:
         """Seconds since the last reading."""
         return now - self._state.read_at
 
-    def holds(self, wanted: Iterable[Place]) -> bool:
+    def holds(self, wanted: Iterable[Bucket]) -> bool:
         """Whether these buckets have been read."""
-        return all(place in self._state.blocks for place in wanted)
+        return all(bucket in self._state.blocks for bucket in wanted)
 
-    async def read(self, now: float, wanted: set[Place]) -> None:
+    @property
+    def held(self) -> set[Bucket]:
+        """The buckets that have been read."""
+        return set(self._state.blocks)
+
+    async def read(self, now: float, wanted: set[Bucket]) -> None:
         """Bring the wanted buckets up to date as of ``now``, and let go of others.
 
         Raises
@@ -130,13 +133,12 @@ class Rollup:
                 state, since = _State(), 0.0
                 index = await self._index(state, since)
             state = replace(state, read_at=now, size=index.size)
-            began = not state.blocks
             jobs = await asyncio.to_thread(_plan, state, index, wanted, since)
             pages = [page for job in jobs for page in await self._fetch(state, job)]
             if pages or wanted != state.blocks.keys():
                 state = await asyncio.to_thread(_follow, state, wanted, jobs, pages)
             self._state = state
-            self.took_seconds = 0.0 if began else time.monotonic() - started
+            self.took_seconds, self.took_calls = time.monotonic() - started, len(pages)
 
     async def _index(self, state: _State, since: float) -> Index:
         late_since = state.read_at - _SKEW_SECONDS
@@ -152,11 +154,11 @@ class Rollup:
         for start in range(0, len(job.numbers), _PAGE):
             numbers = job.numbers[start : start + _PAGE]
             newest = state.seen[numbers[0]]
-            spans = [span for span in job.spans if span[1] * span[0].seconds <= newest]
-            if spans:
+            buckets = [bucket for bucket in job.buckets if _start(bucket) <= newest]
+            if buckets:
                 ids = [state.ids[number] for number in numbers]
-                reply = await self._counters.cells(self._shard, self._dimension, ids, spans)
-                found.append((numbers, spans, reply))
+                reply = await self._counters.cells(self._shard, self._dimension, ids, buckets)
+                found.append((numbers, buckets, reply))
         return found
 
     def sums(self, now: float, seconds: float) -> Sums:
@@ -170,7 +172,7 @@ class Rollup:
         return found
 
 
-def places_of(now: float, seconds: float) -> set[Place]:
+def buckets_of(now: float, seconds: float) -> set[Bucket]:
     """The buckets of a window that ends now."""
     spans, _ = window_spans(now, seconds)
     return {
@@ -178,24 +180,12 @@ def places_of(now: float, seconds: float) -> set[Place]:
     }
 
 
-def _start(place: Place) -> int:
-    return place[1] * _BY_LETTER[place[0]].seconds
+def _start(bucket: Bucket) -> int:
+    return bucket[1] * BY_LETTER[bucket[0]].seconds
 
 
-def _end(place: Place) -> int:
-    return (place[1] + 1) * _BY_LETTER[place[0]].seconds
-
-
-def _spans(places: Iterable[Place]) -> list[Span]:
-    """Neighbouring buckets together."""
-    found: list[Span] = []
-    for letter, bucket in sorted(places):
-        resolution = _BY_LETTER[letter]
-        if found and found[-1][0] is resolution and found[-1][2] == bucket - 1:
-            found[-1] = (resolution, found[-1][1], bucket)
-        else:
-            found.append((resolution, bucket, bucket))
-    return found
+def _end(bucket: Bucket) -> int:
+    return (bucket[1] + 1) * BY_LETTER[bucket[0]].seconds
 
 
 def _is_broken(state: _State, index: Index) -> bool:
@@ -204,7 +194,7 @@ def _is_broken(state: _State, index: Index) -> bool:
     return index.size < state.size or not known.issuperset(index.late)
 
 
-def _plan(state: _State, index: Index, wanted: set[Place], since: float) -> list[_Job]:
+def _plan(state: _State, index: Index, wanted: set[Bucket], since: float) -> list[_Job]:
     """Note the series that are new, and tell what has to be read."""
     active = []
     for member, score in zip(index.active[::2], index.active[1::2], strict=True):
@@ -218,33 +208,33 @@ def _plan(state: _State, index: Index, wanted: set[Place], since: float) -> list
     known, missing = wanted & state.blocks.keys(), wanted - state.blocks.keys()
     oldest = min(map(_start, missing), default=0)
     late = [state.number_of[name] for name in index.late if name in state.number_of]
+    for number in late:  # it may have been active since, at a time that is past by now
+        state.seen[number] = state.read_at
     jobs = (
         (np.flatnonzero(np.array(state.seen) >= oldest).tolist(), missing),
-        (active, {place for place in known if _end(place) > since}),
+        (active, {bucket for bucket in known if _end(bucket) > since}),
         (late, known),
     )
     return [
-        _Job(sorted(numbers, key=state.seen.__getitem__, reverse=True), _spans(places))
-        for numbers, places in jobs
-        if places
+        _Job(sorted(numbers, key=state.seen.__getitem__, reverse=True), sorted(buckets))
+        for numbers, buckets in jobs
+        if buckets
     ]
 
 
 def _follow(
-    state: _State, wanted: set[Place], jobs: Sequence[_Job], pages: Sequence[_Page]
+    state: _State, wanted: set[Bucket], jobs: Sequence[_Job], pages: Sequence[_Page]
 ) -> _State:
     """The state after these jobs; what a job read replaces what was known of its series."""
-    blocks = {place: block for place, block in state.blocks.items() if place in wanted}
-    read = _cells_by_place(pages)
+    blocks = {bucket: block for bucket, block in state.blocks.items() if bucket in wanted}
+    read = _cells_by_bucket(pages)
     for job in jobs:
         mine = np.zeros(len(state.names), bool)
         mine[job.numbers] = True
-        for resolution, first, last in job.spans:
-            for bucket in range(first, last + 1):
-                place = resolution.letter, bucket
-                series, counts = read.get(place, _NOTHING)
-                chosen = mine[series]
-                blocks[place] = _block(blocks.get(place), mine, series[chosen], counts[chosen])
+        for bucket in job.buckets:
+            series, counts = read.get(bucket, _NOTHING)
+            chosen = mine[series]
+            blocks[bucket] = _block(blocks.get(bucket), mine, series[chosen], counts[chosen])
     by_name = state.by_name
     if len(by_name) != len(state.names):
         by_name = np.argsort(np.array(state.names, dtype=object), kind="stable")
@@ -254,31 +244,24 @@ def _follow(
 _NOTHING = np.zeros(0, np.int64), np.zeros((0, WIDTH), np.int64)
 
 
-def _cells_by_place(pages: Sequence[_Page]) -> dict[Place, tuple[Ints, Ints]]:
+def _cells_by_bucket(pages: Sequence[_Page]) -> dict[Bucket, tuple[Ints, Ints]]:
     """Replies sorted by bucket; a series that was read twice counts as it was read last."""
-    parts: dict[Place, list[tuple[Ints, Ints]]] = {}
-    for numbers, spans, reply in pages:
-        cells = unpack(*reply)
+    parts: dict[Bucket, list[tuple[Ints, Ints]]] = {}
+    for numbers, buckets, reply in pages:
+        cells = unpack(reply)
         series = np.array(numbers, np.int64)[cells.series]
-        for place, rows in _grouped(spans, cells):
-            parts.setdefault(place, []).append((series[rows], cells.counts[rows]))
+        order = np.argsort(cells.bucket, kind="stable")
+        edges = np.flatnonzero(np.diff(cells.bucket[order])) + 1
+        for rows in np.split(order, edges) if len(order) else ():
+            bucket = buckets[cells.bucket[rows[0]]]
+            parts.setdefault(bucket, []).append((series[rows], cells.counts[rows]))
     found = {}
-    for place, pieces in parts.items():
+    for bucket, pieces in parts.items():
         series = np.concatenate([piece[0] for piece in pieces])
         counts = np.concatenate([piece[1] for piece in pieces])
         last = len(series) - 1 - np.unique(series[::-1], return_index=True)[1]
-        found[place] = series[last], counts[last]
+        found[bucket] = series[last], counts[last]
     return found
-
-
-def _grouped(spans: Sequence[Span], cells: Cells) -> Iterable[tuple[Place, Ints]]:
-    """Rows of cells, bucket by bucket."""
-    keys = cells.span << 16 | cells.bucket
-    order = np.argsort(keys, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
-        if len(rows):
-            resolution, first, _ = spans[cells.span[rows[0]]]
-            yield (resolution.letter, first + int(cells.bucket[rows[0]])), rows
 
 
 def _block(old: Block | None, mine: np.ndarray, series: Ints, counts: Ints) -> Block:

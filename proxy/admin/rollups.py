@@ -3,7 +3,7 @@
 Owns: reading ahead, so that no page waits for the store to go through thousands of
 series. Must never: keep the store busy for pages that nobody looks at.
 
-A rollup that is read in a moment is read for every question. One that takes longer
+A rollup of which little has changed is read for every question. One that takes longer
 answers with what it last read, as long as that is no older than
 :data:`USEFUL_SECONDS`, and is read again behind the answer.
 """
@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import structlog
 
-from proxy.admin.rollup import Place, Rollup, TooManySeriesError, places_of
+from proxy.admin.rollup import Rollup, TooManySeriesError, buckets_of
 from proxy.admin.sums import Sums
-from proxy.store.counters import Counters
+from proxy.store.counters import Bucket, Counters
 from proxy.store.errors import StoreError
 
 #: The windows of pages and API, in seconds.
@@ -34,10 +34,12 @@ WINDOWS = {
 WARM = ("total", "provider", "model", "project", "key", "agent", "key_model", "agent_model")
 USEFUL_SECONDS = 40.0
 
-_CHEAP_SECONDS = 0.05
+_CHEAP_CALLS = 5
 _WARM_SECONDS = 30.0
 _AHEAD_SECONDS = 60.0
 _TOO_MANY_SECONDS = 600.0
+#: The window that tables open with.
+_FIRST_SECONDS = 86_400
 #: Each window, and for comparison the same span before it as well.
 _SPANS = tuple(seconds * times for seconds in WINDOWS.values() for times in (1, 2))
 
@@ -61,7 +63,7 @@ class Rollups:
         self._parts: dict[str, list[Rollup]] = {}
         self._behind: dict[str, asyncio.Task[None]] = {}
         self._too_many: dict[str, float] = {}
-        self._standard: tuple[int, set[Place]] = (0, set())
+        self._standard: tuple[int, set[Bucket]] = (0, set())
 
     async def sums(self, by: str, seconds: float) -> Sums | None:
         """The sums, or ``None`` where there are more series than are kept in memory.
@@ -75,23 +77,31 @@ class Rollups:
         if now < self._too_many.get(by, 0.0):
             return None
         parts = self._of(by)
-        places = places_of(now, seconds)
+        buckets = buckets_of(now, seconds)
+        known = all(part.holds(buckets) for part in parts)
         age = max(part.age(now) for part in parts)
         took = max(part.took_seconds for part in parts)
-        known = all(part.holds(places) for part in parts)
-        if not known or took < _CHEAP_SECONDS or age > USEFUL_SECONDS:
-            try:
-                await self._read(by, now, places)
-            except TooManySeriesError:
-                return None
-        elif age > 5 * took and by not in self._behind:
+        cheap = max(part.took_calls for part in parts) <= _CHEAP_CALLS
+        try:
+            if not known:
+                # No more than this question needs, beside what is there.
+                await self._read(by, now, buckets.union(*(part.held for part in parts)))
+            elif cheap or age > USEFUL_SECONDS:
+                await self._read(by, now, self._wanted(now) | buckets)
+        except TooManySeriesError:
+            return None
+        if not cheap and age > 5 * took and by not in self._behind:
             self._behind[by] = asyncio.create_task(self._read_behind(by))
         return await asyncio.to_thread(
             lambda: Sums.together([part.sums(now, seconds) for part in parts])
         )
 
     async def run(self) -> None:
-        """Read ahead until cancelled."""
+        """Read ahead until cancelled: first what a page asks first, of every dimension."""
+        now = self._clock()
+        first = buckets_of(now, _FIRST_SECONDS) | buckets_of(now, 2 * _FIRST_SECONDS)
+        for by in WARM:
+            await self._read_behind(by, first)
         while True:
             for by in dict.fromkeys((*WARM, *self._parts)):
                 if by not in self._behind and self._clock() >= self._too_many.get(by, 0.0):
@@ -104,29 +114,29 @@ class Rollups:
             self._parts[by] = [Rollup(self._counters, by, shard) for shard in shards]
         return self._parts[by]
 
-    async def _read(self, by: str, now: float, places: set[Place]) -> None:
-        wanted = self._wanted(now) | places
+    async def _read(self, by: str, now: float, wanted: set[Bucket]) -> None:
         try:
             await asyncio.gather(*(part.read(now, wanted) for part in self._of(by)))
         except TooManySeriesError:
             self._too_many[by] = now + _TOO_MANY_SECONDS
             raise
 
-    async def _read_behind(self, by: str) -> None:
+    async def _read_behind(self, by: str, wanted: set[Bucket] | None = None) -> None:
         """For nobody who waits; a store that is away is told of elsewhere."""
+        now = self._clock()
         try:
-            await self._read(by, self._clock(), set())
+            await self._read(by, now, self._wanted(now) if wanted is None else wanted)
         except (StoreError, TooManySeriesError) as error:
             log.debug("rollup_not_read", dimension=by, error=type(error).__name__)
         finally:
             self._behind.pop(by, None)
 
-    def _wanted(self, now: float) -> set[Place]:
+    def _wanted(self, now: float) -> set[Bucket]:
         """The buckets of every window, now and in a minute."""
         moment = int(now // 10)
         if self._standard[0] != moment:
-            found: set[Place] = set()
+            found: set[Bucket] = set()
             for seconds in _SPANS:
-                found |= places_of(now, seconds) | places_of(now + _AHEAD_SECONDS, seconds)
+                found |= buckets_of(now, seconds) | buckets_of(now + _AHEAD_SECONDS, seconds)
             self._standard = moment, found
         return self._standard[1]

@@ -6,6 +6,7 @@ than a few passes over a reply, whose buckets may be hundreds of thousands.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,21 +28,26 @@ _ARRAY, _ARRAY_MASK = 0x90, 0xF0
 
 
 class Cells(NamedTuple):
-    """Buckets that hold something: ``series``, ``span`` and ``bucket`` as asked, from 0.
+    """Buckets that hold something: of which series and which bucket, as asked, from 0.
 
     ``counts`` has a row per bucket, with the columns of :data:`proxy.store.series.COUNTS`.
     """
 
     series: Ints
-    span: Ints
     bucket: Ints
     counts: Ints
 
 
-def unpack(places: bytes, cells: bytes) -> Cells:
+def unpack(reply: Sequence[bytes]) -> Cells:
     """The reply of one call of the script."""
-    rows = np.frombuffer(places, "<u2").reshape(-1, 4).astype(np.int64)
-    return Cells(rows[:, 0], rows[:, 1], rows[:, 2], unpack_counts(cells, rows[:, 3]))
+    held, numbers, lengths, cells = reply
+    each = np.frombuffer(held, "<u2")
+    sizes = np.frombuffer(lengths, np.uint8).astype(np.int64)
+    return Cells(
+        np.repeat(np.arange(len(each)), each),
+        np.frombuffer(numbers, "<u2").astype(np.int64),
+        unpack_counts(cells, sizes),
+    )
 
 
 def unpack_counts(cells: bytes, sizes: Ints) -> Ints:

@@ -18,6 +18,7 @@ from proxy.clock import Clock
 from proxy.store.connection import Connection
 from proxy.store.scripts import load
 from proxy.store.series import (
+    BY_LETTER,
     DAY,
     FIVE_MINUTES,
     HOUR,
@@ -106,8 +107,8 @@ class Index(NamedTuple):
     late: list[bytes]
 
 
-#: A resolution, and the first and last bucket.
-Span = tuple[Resolution, int, int]
+#: (letter of a resolution, number of a bucket)
+Bucket = tuple[str, int]
 
 
 class Counters:
@@ -267,14 +268,17 @@ class Counters:
         return Index(int(size), active, behind)
 
     async def cells(
-        self, shard: int, dimension: str, ids: Sequence[bytes], spans: Sequence[Span]
-    ) -> tuple[bytes, bytes]:
-        """The buckets of some series of one shard, for :func:`proxy.store.cells.unpack`."""
+        self, shard: int, dimension: str, ids: Sequence[bytes], buckets: Sequence[Bucket]
+    ) -> list[bytes]:
+        """Buckets of some series of one shard, for :func:`proxy.store.cells.unpack`."""
         prefix = self.prefix(shard)
-        wanted = [[r.letter, r.chunk, first, last] for r, first, last in spans]
-        args = [prefix, b"".join(ids), orjson.dumps(wanted)]
+        chunks: dict[str, dict[str, int]] = {}
+        for number, (letter, bucket) in enumerate(buckets):
+            chunk, field = divmod(bucket, BY_LETTER[letter].chunk)
+            chunks.setdefault(f"{letter}{chunk}", {})[str(field)] = number
+        args = [prefix, b"".join(ids), orjson.dumps(list(chunks.items()))]
         reply = await self._link.run(self._cells, [f"{prefix}i:{dimension}"], args, patient=True)
-        return reply[0], reply[1]
+        return list(reply)
 
     async def series_list(self, dimension: str, limit: int = 10_000) -> list[tuple[str, float]]:
         """(value, epoch seconds of the last activity) of a dimension, latest first."""

@@ -67,6 +67,7 @@ FIVE_MINUTES = Resolution("b", 300, 96, 48 * 3600)
 HOUR = Resolution("c", 3600, 84, 35 * 86400)
 DAY = Resolution("d", 86400, 100, 400 * 86400)
 RESOLUTIONS = (TEN_SECONDS, FIVE_MINUTES, HOUR, DAY)
+BY_LETTER = {resolution.letter: resolution for resolution in RESOLUTIONS}
 
 REFUSALS = frozenset({"throttle", "block", "unavailable", "forbidden", "disable_key"})
 """Actions of enforcement that answer a call instead of the provider."""

@@ -14,18 +14,22 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import orjson
 import pytest
 
 from proxy.store.settings import StoreSettings
 from proxy.store.store import Store
 from tests.conftest import Recorder
 from tests.rig import ROOT, Proxy, Upstream, running_proxy
-from tests.unit.admin.past import Filler
+from tests.unit.admin.past import Filler, learned
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
 CHROMIUM = next((p for n in ("chromium", "google-chrome") if (p := shutil.which(n))), None)
 PAST_DAYS = 15
+#: So that there is a month to compare this one with, and a normal and a record of each.
+TWO_MONTHS_DAYS = 62
+LEARNED_DAYS = 16
 IMAGES = ROOT / "docs" / "images"
 
 #: A busy machine's store is slow to answer; that is not what these tests are about.
@@ -206,10 +210,15 @@ def troubled(recorder: Recorder, tmp_path_factory) -> Iterator[Proxy]:
              "mode": "shadow"},
         ],
     }  # fmt: skip
+    folder = tmp_path_factory.mktemp("troubled")
+    data = folder / "data"
+    data.mkdir()
+    state = learned(time.time(), LEARNED_DAYS).dump()
+    (data / "engine-0.json").write_bytes(orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS))
     with Upstream(recorder) as upstream:
         settings["upstreams"] = {"openai": {"base_url": upstream.url}}
-        with running_proxy(tmp_path_factory.mktemp("troubled"), settings) as proxy:
-            fill(proxy)
+        with running_proxy(folder, settings) as proxy:
+            fill(proxy, TWO_MONTHS_DAYS)
             for number in range(30):
                 call(proxy, "invoice-parser", [{"role": "user", "content": f"invoice {number}"}])
             assert 429 in loop(proxy, "support-triage")

@@ -8,7 +8,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from detection.types import TOTAL, Series, pair
+from detection.engine import Engine
+from detection.types import TOTAL, Observation, Series, pair
 from proxy.store.counters import Batch, Delta
 from proxy.store.store import Store
 
@@ -149,3 +150,40 @@ class Filler:
                     row = counts_of(caller, calls, errors)
                     for series in caller.series():
                         yield Delta.of(series, int(start + offset) // 10, row)
+
+
+def learned(now: float, days: int, callers: Sequence[Caller] = CALLERS, seed: int = 7) -> Engine:
+    """An engine that has watched these callers for days, until the last whole hour."""
+    engine, dice, number = Engine(), random.Random(seed), 0
+    for hour in range(int(now // 3600) - 24 * days, int(now // 3600)):
+        due = []
+        for caller in callers:
+            calls = ordinary(caller, hour * 3600, dice)
+            due += [(3600 * (hour + (n + dice.random()) / calls), caller) for n in range(calls)]
+        for at, caller in sorted(due, key=lambda pair: pair[0]):
+            number += 1
+            engine.observe(_call(caller, at, number))
+        engine.sweep(3600.0 * (hour + 1))
+    return engine
+
+
+def _call(caller: Caller, at: float, number: int) -> Observation:
+    return Observation(
+        ts=at,
+        id=f"past-{number}",
+        key=caller.key,
+        agent=caller.agent,
+        project=caller.project,
+        provider=caller.provider,
+        upstream=caller.provider,
+        endpoint="chat_completions",
+        model=caller.model,
+        status=200,
+        input_tokens=caller.input_tokens,
+        output_tokens=caller.output_tokens,
+        cost_nano_usd=round(caller.usd_per_call * _NANO),
+        usage_source="reported",
+        finish_reasons=("stop",),
+        latency_seconds=0.5,
+        action="allow",
+    )

@@ -55,7 +55,7 @@ function Curves({ data }) {
 function Facts({ data }) {
   const { totals, view, peers } = data;
   if (!totals) return html`<${Card} title="Figures" id="d-facts"><${State} kind="ok" title="No calls in this window." /><//>`;
-  const records = Object.entries((view && view.records) || {});
+  const records = Object.entries((view && view.records) || {}).filter(([, most]) => most);
   return html`<${Card} title="Figures" id="d-facts">
     <dl class="pairs">
       <dt>Spend</dt><dd>${money(totals.cost_nano_usd)}</dd>
@@ -70,7 +70,8 @@ function Facts({ data }) {
       </dd>
       ${view && html`<dt>Normal at this hour</dt><dd>${view.usual_calls_half_hour === null ? "too little known yet" : `${count(Math.round(view.usual_calls_half_hour * 10) / 10)} calls in half an hour`}</dd>`}
       ${view && html`<dt>Last hour</dt><dd>${count(view.calls_3600)} calls, ${money(view.cost_3600_nano_usd)}</dd>`}
-      ${records.map(([name, most]) => html`<dt key=${name}>${recordName(name)}</dt><dd>${!most ? "not known yet" : name.startsWith("cost") ? money(most) : count(most)}</dd>`)}
+      ${records.map(([name, most]) => html`<dt key=${name}>${recordName(name)}</dt><dd>${name.startsWith("cost") ? money(most) : count(most)}</dd>`)}
+      ${view && !records.length && html`<dt>Record</dt><dd>not known yet</dd>`}
       ${view && Object.keys(view.untrusted).length > 0 && html`<dt>Cried wolf</dt><dd>${Object.keys(view.untrusted).join(", ")}: informs only for a week</dd>`}
       ${view && view.off.length > 0 && html`<dt>Detectors off</dt><dd>${view.off.join(", ")}</dd>`}
     </dl>

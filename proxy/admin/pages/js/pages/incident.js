@@ -103,16 +103,18 @@ function Curve({ incident }) {
     const band = calls ? bands.requests : bands.cost_nano_usd;
     return {
       times: curve.times,
+      // A point stands where its bucket begins, and so does what happened within it.
+      onset: Math.floor(incident.since / curve.step_seconds) * curve.step_seconds,
       series: calls
         ? [{ label: "requests", values: hourly(curve.requests) }, { label: "errors", values: hourly(curve.errors), color: "--crit" }, { label: "refused", values: hourly(curve.refused), color: "--series-3" }]
         : [{ label: "spend", values: hourly(curve.cost_nano_usd) }],
       band: scaled(band),
     };
-  }, [detail.data, calls]);
+  }, [detail.data, calls, incident.since]);
   if (!by) return null;
   const title = `${calls ? "Requests" : "Spend"} per hour; the dashed line is when it began`;
   return html`<${Card} title=${title} id="i-curve">
-    <${Loaded} from=${detail} what="the curve">${() => html`<${Chart} title=${title} ...${shown} format=${calls ? count : money} height=${210} onset=${incident.since} />`}<//>
+    <${Loaded} from=${detail} what="the curve">${() => html`<${Chart} title=${title} ...${shown} format=${calls ? count : money} height=${210} />`}<//>
   <//>`;
 }
 
