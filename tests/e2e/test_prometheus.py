@@ -123,12 +123,12 @@ def test_a_real_prometheus_scrapes_all_of_it(scraped: Proxy, tmp_path: Path) -> 
         def value(query: str) -> float:
             return float(ask("query", query=query)["result"][0]["value"][1])
 
-        used = scraped.usage()[0]
         wait_for(
-            lambda: value("sum(tokenweir_requests_total)") == used["requests"],
-            30,
+            lambda: value("sum(tokenweir_requests_total)") == scraped.usage()[0]["requests"],
+            60,
             "all are counted",
         )
+        used = scraped.usage()[0]
         assert value("sum(tokenweir_cost_usd_total) * 1e9") == pytest.approx(
             used["cost_nano_usd"], rel=1e-9
         )
