@@ -35,6 +35,20 @@ def _shadowed_calls(answer: Any) -> Rows:
     ]
 
 
+def _tried(name: str) -> Callable[[Any], Rows]:
+    """A table of a trial's result, empty while it runs."""
+    return lambda answer: ((answer["result"] or {}).get("then") or {}).get(name, [])
+
+
+def _curve(answer: Any) -> Rows:
+    columns = {name: column for name, column in answer["curve"].items() if name != "step_seconds"}
+    times = columns.pop("times")
+    return [
+        {"at": at} | {name: column[place] for name, column in columns.items()}
+        for place, at in enumerate(times)
+    ]
+
+
 #: Address -> table -> how to take it out of the answer; the first is meant without ``table``.
 EXPORTS: dict[str, dict[str, Callable[[Any], Rows]]] = {
     "/api/v1/actions": {"actions": _listed("actions")},
@@ -44,6 +58,8 @@ EXPORTS: dict[str, dict[str, Callable[[Any], Rows]]] = {
     "/api/v1/incidents/{id}": {"contributors": _contributors, "timeline": _listed("timeline")},
     "/api/v1/keys": {"keys": _listed("keys")},
     "/api/v1/maintenance": {"maintenance": _listed("windows")},
+    "/api/v1/overview": {"curve": _curve},
+    "/api/v1/policy/trials/{id}": {"rules": _tried("rules"), "refused": _tried("samples")},
     "/api/v1/shadow": {"shadow": _listed("rows"), "calls": _shadowed_calls},
     "/api/v1/silences": {"silences": _listed("silences")},
 }

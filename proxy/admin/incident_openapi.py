@@ -202,7 +202,7 @@ OPENAPI_PATHS: dict[str, Any] = {
             ],
             "responses": {
                 "200": answer(_LIST, tabular=True),
-                **errors(501, 503),
+                **errors(503),
             },
         }
     },

@@ -135,7 +135,6 @@ OPENAPI_PATHS: dict[str, Any] = {
             "responses": {
                 "200": {"description": "Rows by month, sums, changes and running sums by day"},
                 "404": {"$ref": "#/components/responses/Error"},
-                "501": {"$ref": "#/components/responses/Error"},
                 "503": {"$ref": "#/components/responses/Error"},
             },
         }

@@ -140,7 +140,6 @@ def _add_exports(operation: dict[str, Any], tables: list[str]) -> None:
         parameters.append(query("table", words, "Which table of it, as CSV or Parquet."))
     good = operation["responses"]["200"]
     good.setdefault("content", {"application/json": {"schema": {}}}).update(_TABLES)
-    operation["responses"].update(errors(501))
 
 
 def _complete(operation: dict[str, Any]) -> None:

@@ -310,7 +310,7 @@ def routes(deps: AdminDeps) -> list[web.RouteDef]:
 
 
 _TEXT = {"type": "string"}
-_ERRORS = {status: {"$ref": "#/components/responses/Error"} for status in ("404", "501", "503")}
+_ERRORS = {status: {"$ref": "#/components/responses/Error"} for status in ("404", "503")}
 OPENAPI_PATHS: dict[str, Any] = {
     "/api/v1/series": {
         "get": {

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from proxy.admin import parquet
 from proxy.admin.guard import json_response
 
 FORMATS = ("json", "csv", "parquet")
@@ -35,8 +36,6 @@ def table_response(
     ------
     aiohttp.web.HTTPBadRequest
         For an unknown form.
-    aiohttp.web.HTTPNotImplemented
-        For Parquet without pyarrow.
     """
     form = request.query.get("format", "json")
     if form == "json":
@@ -78,30 +77,11 @@ def _cell(value: Any) -> Any:
 
 def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """A Parquet file; nested values as JSON text."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise web.HTTPNotImplemented(
-            text="Parquet needs pyarrow: pip install pyarrow, then restart"
-        ) from None
-    columns = {name: [_plain(row.get(name)) for row in rows] for name in _columns(rows)}
-    out = io.BytesIO()
-    try:
-        table = pyarrow.table(columns)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
-        # A column of texts and numbers has no type but text.
-        table = pyarrow.table({name: [_text(v) for v in held] for name, held in columns.items()})
-    pyarrow.parquet.write_table(table, out)
-    return out.getvalue()
+    return parquet.write({name: [_plain(row.get(name)) for row in rows] for name in _columns(rows)})
 
 
 def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (Mapping, list, tuple)) else value
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
 
 
 def _download(body: bytes, content_type: str, name: str) -> web.Response:

@@ -124,7 +124,7 @@ OPENAPI_PATHS: dict[str, Any] = {
                     "Rows with requests, errors, tokens and cost",
                     tabular=True,
                 ),
-                **errors(404, 501, 503),
+                **errors(404, 503),
             },
         }
     }

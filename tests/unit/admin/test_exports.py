@@ -20,6 +20,12 @@ ANSWERS = {
         "timeline": [{"ts": 1.0, "text": "opened"}],
         "explanation": {"contributors": {"model": [{"dimension": "model", "value": "m"}]}},
     },
+    "/api/v1/overview": {
+        "curve": {"times": [60.0, 120.0], "step_seconds": 60, "requests": [3, 4], "errors": [0, 1]}
+    },
+    "/api/v1/policy/trials/{id}": {
+        "result": {"then": {"rules": [{"rule": "r", "calls": 2}], "samples": [{"id": "c"}]}}
+    },
 }
 
 
@@ -53,6 +59,9 @@ async def test_every_exported_address_is_served(start) -> None:
         ("/api/v1/actions", "actions", "id,dimension,value\r\na,key,'=k\r\n"),
         ("/api/v1/incidents/{id}", "timeline", "ts,text\r\n1.0,opened\r\n"),
         ("/api/v1/incidents/{id}", "contributors", "dimension,value\r\nmodel,m\r\n"),
+        ("/api/v1/overview", "curve", "at,requests,errors\r\n60.0,3,0\r\n120.0,4,1\r\n"),
+        ("/api/v1/policy/trials/{id}", "rules", "rule,calls\r\nr,2\r\n"),
+        ("/api/v1/policy/trials/{id}", "refused", "id\r\nc\r\n"),
     ],
 )
 async def test_tables_are_taken_out_of_answers(path: str, table: str, expected: str) -> None:

@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "../vendor/preact-htm.module.js";
 import { get, post } from "./api.js";
 import { count, fullTime, money } from "./format.js";
-import { Badge, Bar, Card, Failure, State, Table } from "./ui.js";
+import { Badge, Bar, Card, Exports, Failure, State, Table } from "./ui.js";
 
 const DAYS = 7;
 const AGAIN_MS = 700;
@@ -25,7 +25,7 @@ export function Trial({ text }) {
   }, []);
   return html`<${Card} title="The last ${DAYS} days under this text" id="p-trial">
     <div aria-live="polite"><${Progress} trial=${trial} error=${error} /></div>
-    ${trial && trial.result && html`<${Result} result=${trial.result} />`}
+    ${trial && trial.result && html`<${Result} result=${trial.result} path=${`/api/v1/policy/trials/${trial.id}`} />`}
   <//>`;
 }
 
@@ -40,7 +40,7 @@ function Progress({ trial, error }) {
 
 const VERBS = { block: "blocked", throttle: "throttled", downgrade: "downgraded", would_block: "would have blocked", would_throttle: "would have throttled", would_downgrade: "would have downgraded" };
 
-function Result({ result }) {
+function Result({ result, path }) {
   const { now, then } = result;
   if (!then.all.calls) return html`<${State} kind="ok" title="No calls in these days.">There is nothing to replay yet.<//>`;
   const tally = ({ calls, cost_nano_usd: cost }) => (calls ? `${count(calls)}, ${money(cost)}` : "none");
@@ -59,6 +59,7 @@ function Result({ result }) {
       { id: "now", title: "File in force", cell: (row) => row[1] },
       { id: "then", title: "This text", cell: (row) => row[2] },
     ]} />
+    ${then.rules.length > 0 && html`<${Exports} path=${path} table="rules" />`}
     <${Table} caption="Rules of this text that touched calls" rows=${then.rules} rowKey=${(r) => `${r.what}${r.rule}${r.scope}`} columns=${[
       { id: "what", title: "It", cell: (r) => html`<${Badge} word=${r.what} text=${VERBS[r.what] || r.what} />` },
       { id: "scope", title: "Whom", cell: (r) => html`<span class="clip" title=${r.scope}>${r.scope}</span>` },
@@ -67,6 +68,7 @@ function Result({ result }) {
       { id: "cost", title: "Their cost", num: true, cell: (r) => money(r.cost_nano_usd) },
     ]} empty=${html`<${State} kind="ok" title="It would have touched no call." />`} />
     ${then.samples.length > 0 && html`<details class="data"><summary>Show the first ${then.samples.length} refused calls</summary>
+      <${Exports} path=${path} table="refused" />
       <${Table} caption="Refused calls" rows=${then.samples} rowKey=${(c) => `${c.ts}${c.key}${c.agent}`} columns=${[
         { id: "at", title: "When", cell: (c) => fullTime(c.ts) },
         { id: "agent", title: "Agent", cell: (c) => c.agent || "–" },

@@ -22,7 +22,7 @@ export function Now({ session }) {
     <div class="page-head">
       <h1 tabindex="-1">Now</h1>
       ${first.data && html`<span class="muted">last call ${ago(first.data.at)}${first.data.agent ? ` by ${first.data.agent}` : ""}</span>`}
-      <span class="push"><${Segments} label="Window" options=${WINDOWS} value=${window_} onChange=${setWindow} /></span>
+      <span class="push row"><${Exports} path=${`/api/v1/overview?window=${window_}`} /><${Segments} label="Window" options=${WINDOWS} value=${window_} onChange=${setWindow} /></span>
     </div>
     <${Loaded} from=${overview} what="the last hours">
       ${(data) => html`
