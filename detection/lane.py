@@ -73,17 +73,20 @@ class Lane:
         calls, since their number shows whether a loop goes on, but not as failures.
         """
         try:
+            # A slice is a plain tuple, which unpacks faster than a named one.
             (ts, _, key, agent, project, user, session, tags, provider, _, endpoint, model, _,
              status, error_type, input_tokens, _, _, output_tokens, _, cost, _, finish,
-             fingerprint, _, client, _, _, _, action, *_) = o  # fmt: skip
+             fingerprint, _, client, _, _, _, action) = o[:30]  # fmt: skip
             if action is not None and action != "allow" and action in STOPPED:
                 return []
             bucket = int(ts) // 10
             if ts > self.now:
                 self.now = ts
-            identity: tuple[Any, ...] = (key, agent, project, user, provider, endpoint, model)
-            if tags:
-                identity += (tuple(tags.items()),)
+            identity: tuple[Any, ...] = (
+                (key, agent, project, user, provider, endpoint, model, tuple(tags.items()))
+                if tags
+                else (key, agent, project, user, provider, endpoint, model)
+            )
             cell = self._cells.get(identity)
             told: list[Verdict] | None = None
             if cell is None:
@@ -153,13 +156,16 @@ class Lane:
         least = NEVER
         for state in cell.states:
             window = state.window
-            if window.bucket == bucket:
+            gap = bucket - window.bucket
+            if gap < 0:
+                window.add(bucket, calls, cost)
+            else:
+                if gap:
+                    if gap > HALF_HOUR:
+                        self._close(state)
+                    window.advance(bucket)
                 window.calls += calls
                 window.cost += cost
-            else:
-                if bucket - window.bucket > HALF_HOUR:
-                    self._close(state)
-                window.add(bucket, calls, cost)
             if state.tokens is not None:
                 state.tokens.add(bucket, cell.tokens, 0)
             if (

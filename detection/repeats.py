@@ -10,7 +10,8 @@ makes a counter. Singles are dropped first when the table is full.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias
 
 DAY_SECONDS = 86400.0
 #: Days that an owner's own record of repeats is remembered.
@@ -21,6 +22,10 @@ HABIT_DAYS = 3
 HABIT_SECONDS = 6 * 3600.0
 HABITS_KEPT = 64
 SESSIONS_KEPT = 256
+
+#: A session's growth: input tokens of the last call, the usual step, steps alike in a row,
+#: when the last call was, and when the steps began.
+Growth: TypeAlias = tuple[float, float, int, float, float]
 
 
 class Repeat:
@@ -75,7 +80,7 @@ class Repeats:
         self.habits: dict[str, list[float]] = {}
         self.maxima: dict[int, float] = {}
         self.others: dict[str, dict[str, tuple[int, float]]] = {}
-        self.growth: dict[str, list[float]] = {}
+        self.growth: dict[str, Growth] = {}
 
     def hit(self, fingerprint: str, ts: float, kind: str, failed: bool) -> Repeat:
         """Count one call; meant for fingerprints already seen, works for all."""
@@ -119,14 +124,14 @@ class Repeats:
         kept: dict[str, float | Repeat] = {
             fp: e
             for fp, e in self.entries.items()
-            if isinstance(e, Repeat) and e.epoch >= epoch - 2
+            if e.__class__ is Repeat and e.epoch >= epoch - 2
         }
         if len(kept) > self.cap // 2:
             last = sorted(kept, key=lambda fp: (kept[fp].epoch, fp))  # type: ignore[union-attr]
             for fp in last[: len(kept) - self.cap // 2]:
                 del kept[fp]
-        singles = [(fp, e) for fp, e in self.entries.items() if not isinstance(e, Repeat)]
-        kept.update(singles[-(self.cap // 4) :])
+        singles = ((fp, e) for fp, e in reversed(self.entries.items()) if e.__class__ is not Repeat)
+        kept.update(reversed(list(islice(singles, self.cap // 4))))
         self.entries = kept
 
     def record(self, ts: float) -> float:
@@ -172,15 +177,16 @@ class Repeats:
             if len(self.growth) >= SESSIONS_KEPT:
                 for old in sorted(self.growth, key=lambda s: (self.growth[s][3], s))[:64]:
                     del self.growth[old]
-            self.growth[session] = [tokens, 0.0, 0, ts, ts]
+            self.growth[session] = (tokens, 0.0, 0, ts, ts)
             return 0
-        step = tokens - row[0]
-        if step > 0 and abs(step - row[1]) <= 0.03 * row[1] + 1:
-            row[2] += 1
+        last, usual, steps, _, since = row
+        step = tokens - last
+        if step > 0 and abs(step - usual) <= 0.03 * usual + 1:
+            steps += 1
         else:
-            row[1], row[2], row[4] = step, 0, ts
-        row[0], row[3] = tokens, ts
-        return int(row[2])
+            usual, steps, since = step, 0, ts
+        self.growth[session] = (tokens, usual, steps, ts, since)
+        return steps
 
     def dump(self) -> dict[str, Any]:
         """The table as plain values."""
@@ -215,5 +221,5 @@ class Repeats:
             k: {r: (int(p[0]), float(p[1])) for r, p in v.items()}
             for k, v in saved["others"].items()
         }
-        table.growth = {k: list(v) for k, v in saved["growth"].items()}
+        table.growth = {k: (v[0], v[1], int(v[2]), v[3], v[4]) for k, v in saved["growth"].items()}
         return table

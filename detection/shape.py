@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from math import log2
 from typing import Any
 
+import numpy as np
+
 INFINITE = float("inf")
 BINS = 176
 #: Bins per doubling: a bin is 19 % wide.
@@ -52,27 +54,24 @@ class Gauge:
         place = int(log2(value) * FINENESS) + 16 if value > 0.0625 else 0
         self.bins[place if place < BINS else BINS - 1] += 1.0
         self.weight += 1.0
-        self._since_bound += 1
-        if self.weight >= least and self._since_bound >= min(128.0, self.weight * 0.25):
+        since = self._since_bound = self._since_bound + 1
+        if (since >= 128 or since >= self.weight * 0.25) and self.weight >= least:
             self._since_bound = 0
             self._bound()
 
     def _bound(self) -> None:
+        bins = np.frombuffer(self.bins, np.float32)
         if self.weight > WEIGHT:
-            for i, weight in enumerate(self.bins):
-                self.bins[i] = weight * 0.5
+            bins *= 0.5
             self.weight *= 0.5
-        above, wanted = 0.0, max(2.5, self.share * self.weight)
-        half = self.weight * 0.5
-        found = False
-        for i in range(BINS - 1, -1, -1):
-            above += self.bins[i]
-            if not found and above >= wanted:
-                self.high = self.factor * 2.0 ** ((i - 15) / FINENESS)
-                found = True
-            if above >= half:
-                self.usual = 2.0 ** ((i - 15.5) / FINENESS)
-                return
+        above = bins[::-1].cumsum(dtype=np.float64)
+        wanted = max(2.5, self.share * self.weight)
+        places = BINS - 1 - above.searchsorted((wanted, self.weight * 0.5))
+        high, half = places.tolist()
+        if high >= 0:
+            self.high = self.factor * 2.0 ** ((high - 15) / FINENESS)
+        if half >= 0:
+            self.usual = 2.0 ** ((half - 15.5) / FINENESS)
 
     def exceed(self, value: float, calls: int, hit: float, miss: float, ts: float) -> float:
         """Count a call past the bound and return the CUSUM's score.

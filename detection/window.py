@@ -19,7 +19,7 @@ SIZE = 384
 
 Ends: TypeAlias = npt.NDArray[np.int64]
 
-_ONE = array("q", (0,))
+_NOTHING = array("q", (0, 0))
 
 
 class Window:
@@ -31,14 +31,14 @@ class Window:
     (5, 2, 10)
     """
 
-    __slots__ = ("_calls", "_cost", "bucket", "calls", "cost")
+    # ``_ends`` holds calls and cost at the end of each bucket, side by side.
+    __slots__ = ("_ends", "bucket", "calls", "cost")
 
     def __init__(self, bucket: int) -> None:
         self.bucket = bucket
         self.calls = 0
         self.cost = 0
-        self._calls = _ONE * SIZE
-        self._cost = _ONE * SIZE
+        self._ends = _NOTHING * SIZE
 
     def add(self, bucket: int, calls: int, cost: int) -> None:
         """Book calls and cost to a bucket; one older than an hour counts as an hour old."""
@@ -64,14 +64,14 @@ class Window:
             self.cost += sum(row[2] for row in rows)
             return
         calls = cost = place = 0
-        ends, paid = self._calls, self._cost
+        ends = self._ends
         for bucket in range(max(rows[0][0], self.bucket - SIZE + 1), self.bucket):
             while place < len(rows) and rows[place][0] <= bucket:
                 calls += rows[place][1]
                 cost += rows[place][2]
                 place += 1
-            ends[bucket % SIZE] += calls
-            paid[bucket % SIZE] += cost
+            ends[bucket % SIZE * 2] += calls
+            ends[bucket % SIZE * 2 + 1] += cost
         self.calls += calls + sum(row[1] for row in rows[place:])
         self.cost += cost + sum(row[2] for row in rows[place:])
 
@@ -81,53 +81,47 @@ class Window:
         if bucket <= last:
             return
         gap = bucket - last
-        calls, cost = self._calls, self._cost
+        ends = self._ends
+        place = last % SIZE * 2
         if gap == 1:
-            place = last % SIZE
-            calls[place] = self.calls
-            cost[place] = self.cost
+            ends[place] = self.calls
+            ends[place + 1] = self.cost
         elif gap >= SIZE:
-            self._calls = array("q", (self.calls,)) * SIZE
-            self._cost = array("q", (self.cost,)) * SIZE
+            self._ends = array("q", (self.calls, self.cost)) * SIZE
         else:
-            place, end = last % SIZE, bucket % SIZE
-            filled, paid = array("q", (self.calls,)), array("q", (self.cost,))
+            end = bucket % SIZE * 2
+            same = array("q", (self.calls, self.cost))
             if place < end:
-                calls[place:end] = filled * gap
-                cost[place:end] = paid * gap
+                ends[place:end] = same * gap
             else:
-                calls[place:] = filled * (SIZE - place)
-                cost[place:] = paid * (SIZE - place)
-                calls[:end] = filled * end
-                cost[:end] = paid * end
+                ends[place:] = same * (SIZE - place // 2)
+                ends[:end] = same * (end // 2)
         self.bucket = bucket
 
     def calls_in(self, buckets: int) -> int:
         """Calls in the last so many buckets, the running one included."""
-        return self.calls - self._calls[(self.bucket - buckets) % SIZE]
+        return self.calls - self._ends[(self.bucket - buckets) % SIZE * 2]
 
     def cost_in(self, buckets: int) -> int:
         """Cost in the last so many buckets, the running one included."""
-        return self.cost - self._cost[(self.bucket - buckets) % SIZE]
+        return self.cost - self._ends[(self.bucket - buckets) % SIZE * 2 + 1]
 
     def least(self, buckets: int) -> int:
         """Calls in the emptiest of the last so many buckets, the running one included."""
         least, end = self.calls, self.calls
         for bucket in range(self.bucket - 1, self.bucket - 1 - buckets, -1):
-            start = self._calls[bucket % SIZE]
+            start = self._ends[bucket % SIZE * 2]
             least, end = min(least, end - start), start
         return least
 
     def ends(self, buckets: int) -> tuple[Ends, Ends]:
         """Running totals (calls, cost) at the end of the last ``buckets`` + 1 closed buckets."""
-        start = (self.bucket - buckets - 1) % SIZE
-        end = self.bucket % SIZE
-        calls, cost = self._calls, self._cost
-        if start < end:
-            calls, cost = calls[start:end], cost[start:end]
-        else:
-            calls, cost = calls[start:] + calls[:end], cost[start:] + cost[:end]
-        return np.frombuffer(calls, np.int64), np.frombuffer(cost, np.int64)
+        start = (self.bucket - buckets - 1) % SIZE * 2
+        end = self.bucket % SIZE * 2
+        ends = self._ends
+        part = ends[start:end] if start < end else ends[start:] + ends[:end]
+        both = np.frombuffer(part, np.int64)
+        return both[::2], both[1::2]
 
     def dump(self) -> dict[str, Any]:
         """The window as plain values."""
