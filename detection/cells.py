@@ -26,15 +26,19 @@ Identity = tuple[Any, ...]
 class Cell:
     """One combination of names: its series, its owner, and calls not yet booked.
 
-    ``room`` is how many calls may wait, ``start`` the bucket of the first that does,
-    ``sample`` the call that stands for them when the owner's shape is learned.
+    ``states`` are all its series; ``judged`` those that may alarm by count, ``windows``
+    the counts of the rest. ``room`` is how many calls may wait, ``start`` the bucket of
+    the first that does.
     """
 
-    __slots__ = ("calls", "clients", "cost", "error_states", "finish", "key_state", "novel",
-                 "owner", "provider", "room", "seen", "start", "states", "tokens")  # fmt: skip
+    __slots__ = ("calls", "clients", "cost", "error_states", "finish", "judged", "key_state",
+                 "novel", "owner", "provider", "room", "seen", "start", "states", "tokens",
+                 "windows")  # fmt: skip
 
     def __init__(self, states: tuple[SeriesState, ...], owner: Owner, bucket: int) -> None:
         self.states = states
+        self.judged = states
+        self.windows: tuple[Window, ...] = ()
         self.owner = owner
         self.key_state: SeriesState | None = None
         self.provider: SeriesState | None = None
@@ -64,6 +68,7 @@ class Registry:
         self._tokens = frozenset(
             limit.dimension for limit in settings.limits if limit.metric is Metric.TOKENS
         )
+        self._limited = frozenset(limit.dimension for limit in settings.limits)
         self._error_dimensions: frozenset[str] = frozenset()
 
     def errors_by(self, dimensions: frozenset[str]) -> None:
@@ -78,12 +83,22 @@ class Registry:
                 self._shed_states()
             profiled = series.dimension in PROFILED
             state = SeriesState(series, bucket, self._offset, profiled=profiled)
-            if series.dimension in self._tokens:
-                state.tokens = Window(bucket)
-            if not profiled and series.dimension not in self._judged:
-                state.alarm_calls = state.alarm_cost = state.alarm_bucket = NEVER
+            self._arm(state, bucket)
             self.states[series] = state
         return state
+
+    def _arm(self, state: SeriesState, bucket: int) -> None:
+        """Have a state judged by what the settings say of its dimension, from its next call on."""
+        dimension = state.series.dimension
+        if dimension in self._tokens and state.tokens is None:
+            state.tokens = Window(bucket)
+        if self._is_judged(state):
+            state.alarm_calls = state.alarm_cost = state.alarm_bucket = 0
+        else:
+            state.alarm_calls = state.alarm_cost = state.alarm_bucket = NEVER
+
+    def _is_judged(self, state: SeriesState) -> bool:
+        return state.profile is not None or state.series.dimension in self._judged
 
     def cell(self, identity: Identity, o: Observation, bucket: int) -> Cell:
         """Make the cell of a new combination of names."""
@@ -96,6 +111,8 @@ class Registry:
     def _link(self, states: tuple[SeriesState, ...], bucket: int) -> Cell:
         by = {state.series.dimension: state for state in states}
         cell = Cell(states, self._owner(by), bucket)
+        cell.judged = tuple(s for s in states if self._is_judged(s))
+        cell.windows = tuple(s.window for s in states if not self._is_judged(s))
         cell.provider = by.get(Dimension.PROVIDER)
         cell.key_state = by.get(Dimension.KEY)
         ordered = sorted(states, key=lambda s: s.series.dimension not in WIDE)
@@ -170,6 +187,10 @@ class Registry:
         self.cells.clear()
         loaded = [SeriesState.load(s) for s in saved["states"]]
         self.states = {s.series: s for s in loaded}
+        for state in loaded:
+            # The dump may be of other settings: a limit set since must hold at once.
+            if state.series.dimension in self._limited or not self._is_judged(state):
+                self._arm(state, state.last)
         self.owners = {}
         for row in saved["owners"]:
             state = self.states[Series(*row["series"])]

@@ -154,7 +154,13 @@ class Lane:
         cell.calls = cell.cost = 0
         told: list[Verdict] | None = None
         least = NEVER
-        for state in cell.states:
+        for window in cell.windows:
+            if window.bucket == bucket:
+                window.calls += calls
+                window.cost += cost
+            else:
+                window.add(bucket, calls, cost)
+        for state in cell.judged:
             window = state.window
             gap = bucket - window.bucket
             if gap < 0:

@@ -333,3 +333,14 @@ def test_negative_counts_of_a_careless_provider_turn_nothing_off() -> None:
     engine, now = known()
     live(engine, every(now, 60.0, 1.0, input_tokens=-5000, cost_nano_usd=10**9))
     assert engine.faults == {}
+
+
+def test_a_limit_set_since_holds_at_once_for_series_known_before() -> None:
+    before, now = known()
+    limit = LimitSettings(
+        limit=20, dimension=Dimension.MODEL, metric=Metric.REQUESTS, per=Period.MINUTE
+    )
+    engine = Engine(DetectionSettings(limits=(limit,)))
+    engine.load(before.dump())
+    told = live(engine, every(now, 60.0, 1.0))
+    assert worst(told, Signal.HARD_LIMIT, Series("model", "m")) is Tier.EMERGENCY
