@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import watchfiles
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -271,6 +270,8 @@ async def watch(
     """
     file = Path(path)
     seen = _content(file)
+    import watchfiles  # only where a file is watched: it brings a second event loop's tools
+
     async for _ in watchfiles.awatch(
         file.absolute().parent,
         stop_event=stop,

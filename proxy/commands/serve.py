@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+import proxy.lean  # noqa: F401  before all that it keeps small
 from proxy import config
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 import base64
 import ssl
 from datetime import UTC, datetime
-from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
 from html import escape
 from typing import ClassVar, Literal, Self
 
-import aiosmtplib
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from proxy.alerts.message import Card, Message, plain_text, title_line
@@ -45,13 +43,13 @@ class EmailSettings(ReceiverSettings):
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for one in value:
-            Address(addr_spec=one)
+            _must_be_address(one)
         return value
 
     @field_validator("sender")
     @classmethod
     def _address(cls, value: str) -> str:
-        Address(addr_spec=value)
+        _must_be_address(value)
         return value
 
     @model_validator(mode="after")
@@ -67,10 +65,14 @@ class Email:
     per_incident: ClassVar[bool] = False
 
     def __init__(self, settings: EmailSettings) -> None:
+        import aiosmtplib  # noqa: F401  at the start, and only where mail is sent
+
         self._settings = settings
 
     async def deliver(self, message: Message, net: Net) -> Outcome:
         """One mail to all addresses; 4xx answers are tried again (RFC 5321, 4.2.1)."""
+        import aiosmtplib
+
         s = self._settings
         sock = await net.connect(s.host, s.port)
         context = ssl.create_default_context() if s.security != "none" else None
@@ -136,6 +138,12 @@ class Email:
                 filename=attached.name,
             )
         return mail
+
+
+def _must_be_address(text: str) -> None:
+    from email.headerregistry import Address  # a parser of half a megabyte
+
+    Address(addr_spec=text)
 
 
 def html_body(message: Message) -> str:
