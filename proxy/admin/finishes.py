@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 _METRIC = "tokenweir_finish_reasons"
 _SAMPLE_SECONDS = 60.0
+_FRESH_SECONDS = 2.0
 _KEEP_SECONDS = 3700.0
 
 
@@ -54,7 +55,8 @@ class RecentFinishes:
 
         Where the process is younger than that: since its start.
         """
-        await self.sample()
+        if not self._samples or self._clock() - self._samples[-1][0] > _FRESH_SECONDS:
+            await self.sample()
         now, latest = self._samples[-1]
         start: Counter[str] = Counter()
         for at, counts in self._samples:

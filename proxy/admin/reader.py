@@ -41,6 +41,8 @@ _MOST_CACHED = 512
 _MOST_BANDS = 64
 _CHEAP_SECONDS = 0.03
 _USEFUL_SECONDS = 30.0
+#: Hours that are over change only by counts that come late.
+_PAST_SECONDS = 30.0
 _ZERO = Counts(*([0] * len(Counts._fields)))
 
 
@@ -181,6 +183,7 @@ class Reader:
         return await self._once(
             ("hours", series, end),
             lambda: self._counters.history(series, HOUR, end - 28 * 86_400, end - 1),
+            keep_seconds=_PAST_SECONDS,
         )
 
     async def days(self, series: Series, start: float) -> list[tuple[float, Counts]]:
@@ -195,7 +198,12 @@ class Reader:
         rows = await self._once(("seen", by, limit), lambda: self._counters.series_list(by, limit))
         return dict(rows)
 
-    async def _once(self, question: tuple[Any, ...], ask: Callable[[], Awaitable[T]]) -> T:
+    async def _once(
+        self,
+        question: tuple[Any, ...],
+        ask: Callable[[], Awaitable[T]],
+        keep_seconds: float = 0.0,
+    ) -> T:
         """Ask once for all who want to know at the same time, and shortly after.
 
         An answer that took a while is kept for a few times as long, and shown for
@@ -205,11 +213,13 @@ class Reader:
         now = asyncio.get_running_loop().time()
         answer = self._cache.get(question)
         if answer is not None and answer.until <= now < answer.useful_until:
-            self._refresh(question, answer, ask, now)
+            self._refresh(question, answer, ask, now, keep_seconds)
         elif answer is None or answer.until <= now:
             if len(self._cache) >= _MOST_CACHED:
                 self._forget(now)
-            answer = self._cache[question] = _Answer(asyncio.ensure_future(ask()), now)
+            answer = self._cache[question] = _Answer(
+                asyncio.ensure_future(ask()), now, keep_seconds
+            )
         with told_if_away():
             found: T = await asyncio.shield(answer.future)
         return found
@@ -220,10 +230,11 @@ class Reader:
         old: _Answer,
         ask: Callable[[], Awaitable[Any]],
         now: float,
+        keep_seconds: float,
     ) -> None:
         """Ask anew behind an answer that is still of use."""
         old.until = float("inf")
-        newer = _Answer(asyncio.ensure_future(ask()), now)
+        newer = _Answer(asyncio.ensure_future(ask()), now, keep_seconds)
 
         def done(future: asyncio.Future[Any]) -> None:
             failed = future.cancelled() or future.exception() is not None
@@ -243,10 +254,11 @@ class Reader:
 class _Answer:
     """A question's answer, running or done, and until when it is good."""
 
-    def __init__(self, future: asyncio.Future[Any], asked_at: float) -> None:
+    def __init__(self, future: asyncio.Future[Any], asked_at: float, keep_seconds: float) -> None:
         self.future = future
         self.until = self.useful_until = float("inf")
         self._asked_at = asked_at
+        self._keep_seconds = keep_seconds
         future.add_done_callback(self._done)
 
     def _done(self, future: asyncio.Future[Any]) -> None:
@@ -255,6 +267,8 @@ class _Answer:
         took = now - self._asked_at
         cheap = failed or took < _CHEAP_SECONDS
         self.until = now if cheap else now + min(30.0, 5.0 * took)
+        if not failed:
+            self.until = max(self.until, now + self._keep_seconds)
         self.useful_until = now if cheap else self.until + _USEFUL_SECONDS
 
 

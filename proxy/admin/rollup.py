@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,10 @@ _OPEN_SECONDS = LATE_SECONDS + 15.0
 _SKEW_SECONDS = 5.0
 _PAGE = 200
 _MOST_SERIES = 50_000
+
+
+_FEW_SERIES = 2_000
+T = TypeVar("T")
 
 
 class TooManySeriesError(Exception):
@@ -129,14 +133,14 @@ class Rollup:
             since = state.read_at - _OPEN_SECONDS
             started = time.monotonic()
             index = await self._index(state, since)
-            if state.read_at and await asyncio.to_thread(_is_broken, state, index):
+            if state.read_at and _is_broken(state, index):
                 state, since = _State(), 0.0
                 index = await self._index(state, since)
             state = replace(state, read_at=now, size=index.size)
-            jobs = await asyncio.to_thread(_plan, state, index, wanted, since)
+            jobs = await beside(len(index.active), _plan, state, index, wanted, since)
             pages = [page for job in jobs for page in await self._fetch(state, job)]
             if pages or wanted != state.blocks.keys():
-                state = await asyncio.to_thread(_follow, state, wanted, jobs, pages)
+                state = await beside(len(state.names), _follow, state, wanted, jobs, pages)
             self._state = state
             self.took_seconds, self.took_calls = time.monotonic() - started, len(pages)
 
@@ -161,8 +165,13 @@ class Rollup:
                 found.append((numbers, buckets, reply))
         return found
 
+    @property
+    def size(self) -> int:
+        """How many series are known."""
+        return len(self._state.names)
+
     def sums(self, now: float, seconds: float) -> Sums:
-        """A window's sums over what was read last; for a thread."""
+        """A window's sums over what was read last."""
         state = self._state
         spans, _ = window_spans(now, seconds)
         question = tuple(map(tuple, spans))
@@ -170,6 +179,11 @@ class Rollup:
         if found is None:
             found = state.sums[question] = _sum(state, spans)
         return found
+
+
+async def beside(size: int, work: Callable[..., T], *given: Any) -> T:
+    """Do it in a thread where it is long enough to be worth the way there."""
+    return work(*given) if size < _FEW_SERIES else await asyncio.to_thread(work, *given)
 
 
 def buckets_of(now: float, seconds: float) -> set[Bucket]:
@@ -190,8 +204,10 @@ def _end(bucket: Bucket) -> int:
 
 def _is_broken(state: _State, index: Index) -> bool:
     """Whether something was removed, or has a past that was never seen."""
-    known = state.number_of.keys() | {member[:ID_LENGTH] for member in index.active[::2]}
-    return index.size < state.size or not known.issuperset(index.late)
+    unknown = set(index.late).difference(state.number_of)
+    if unknown:
+        unknown.difference_update(member[:ID_LENGTH] for member in index.active[::2])
+    return index.size < state.size or bool(unknown)
 
 
 def _plan(state: _State, index: Index, wanted: set[Bucket], since: float) -> list[_Job]:

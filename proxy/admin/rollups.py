@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import structlog
 
-from proxy.admin.rollup import Rollup, TooManySeriesError, buckets_of
+from proxy.admin.rollup import Rollup, TooManySeriesError, beside, buckets_of
 from proxy.admin.sums import Sums
 from proxy.store.counters import Bucket, Counters
 from proxy.store.errors import StoreError
@@ -63,6 +63,9 @@ class Rollups:
         self._parts: dict[str, list[Rollup]] = {}
         self._behind: dict[str, asyncio.Task[None]] = {}
         self._too_many: dict[str, float] = {}
+        self._waiting = 0
+        self._free = asyncio.Event()
+        self._free.set()
         self._standard: tuple[int, set[Bucket]] = (0, set())
 
     async def sums(self, by: str, seconds: float) -> Sums | None:
@@ -82,18 +85,25 @@ class Rollups:
         age = max(part.age(now) for part in parts)
         took = max(part.took_seconds for part in parts)
         cheap = max(part.took_calls for part in parts) <= _CHEAP_CALLS
+        self._waiting += 1
+        self._free.clear()
         try:
             if not known:
                 # No more than this question needs, beside what is there.
                 await self._read(by, now, buckets.union(*(part.held for part in parts)))
             elif cheap or age > USEFUL_SECONDS:
                 await self._read(by, now, self._wanted(now) | buckets)
+            elif age > 5 * took and by not in self._behind:
+                self._behind[by] = asyncio.create_task(self._read_behind(by))
         except TooManySeriesError:
             return None
-        if not cheap and age > 5 * took and by not in self._behind:
-            self._behind[by] = asyncio.create_task(self._read_behind(by))
-        return await asyncio.to_thread(
-            lambda: Sums.together([part.sums(now, seconds) for part in parts])
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._free.set()
+        return await beside(
+            sum(part.size for part in parts),
+            lambda: Sums.together([part.sums(now, seconds) for part in parts]),
         )
 
     async def run(self) -> None:
@@ -101,12 +111,18 @@ class Rollups:
         now = self._clock()
         first = buckets_of(now, _FIRST_SECONDS) | buckets_of(now, 2 * _FIRST_SECONDS)
         for by in WARM:
+            await self._nobody_waits()
             await self._read_behind(by, first)
         while True:
             for by in dict.fromkeys((*WARM, *self._parts)):
+                await self._nobody_waits()
                 if by not in self._behind and self._clock() >= self._too_many.get(by, 0.0):
                     await self._read_behind(by)
             await asyncio.sleep(_WARM_SECONDS)
+
+    async def _nobody_waits(self) -> None:
+        """Leave the store to those who wait for an answer."""
+        await self._free.wait()
 
     def _of(self, by: str) -> list[Rollup]:
         if by not in self._parts:

@@ -1,7 +1,7 @@
 // A curve with its expected band and incident marks, on uPlot. Owns: drawing.
 // Must never: fetch, or be the only way to the numbers (a table goes with it).
 import { html, useEffect, useRef, useState } from "../vendor/preact-htm.module.js";
-import { fullTime, time, tone } from "./format.js";
+import { fullTime, money, time, tone } from "./format.js";
 
 function style(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -19,6 +19,12 @@ export function perHour({ curve, bands, now }) {
   const scaled = (band) => band && { low: even(band.low), high: even(band.high) };
   return { curve: { ...curve, times: times.slice(0, shown) }, bands, hourly, scaled };
 }
+
+// A chart without amounts still needs a scale that reads well: up to one call, or one dollar.
+const emptyRange = (format) => (format === money ? 1e9 : 1);
+
+// As wide as the longest label.
+const axisWidth = (labels) => Math.max(62, 16 + 6.5 * Math.max(0, ...(labels || []).map((label) => label.length)));
 
 const HOUR = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 const DATE = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
@@ -66,13 +72,13 @@ export function Chart({ title, times, series, band, format, height = 160, marks 
     const options = {
       width: holder.current.clientWidth || 300,
       height,
-      padding: [10, 8, 0, 0],
+      padding: [10, 20, 0, 0],
       cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
       legend: { show: false },
-      scales: { x: { time: true }, y: { range: (u, low, high) => [Math.min(0, low || 0), (high || 1) * 1.08] } },
+      scales: { x: { time: true }, y: { range: (u, low, high) => [Math.min(0, low || 0), (high || emptyRange(format)) * 1.08] } },
       axes: [
         { ...axis, size: 26, grid: { show: false }, space: 64, values: (u, values) => timeLabels(values) },
-        { ...axis, size: 62, values: (u, values) => values.map((v) => format(v)) },
+        { ...axis, size: (u, labels) => axisWidth(labels), values: (u, values) => values.map((v) => format(v)) },
       ],
       series: [
         {},

@@ -28,10 +28,12 @@ export function Loading({ what }) {
   return html`<${State} kind="loading" title=${`Loading ${what}…`} />`;
 }
 
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
+
 export function Failure({ error, retry }) {
   return html`<${State}
     kind="error"
-    title=${error.message || "Something went wrong"}
+    title=${sentence(error.message || "Something went wrong")}
     action=${retry && html`<button class="button" type="button" onClick=${retry}>Try again</button>`}
   >
     ${error.status === 403

@@ -65,11 +65,11 @@ function Facts({ data }) {
       <dt>Per request</dt><dd>${money(totals.cost_per_request_nano_usd)}, ${count(totals.output_tokens_per_request)} output tokens</dd>
       <dt>Among peers</dt>
       <dd>
-        ${peers.rank ? `number ${peers.rank} of ${count(peers.count)} by spend` : "–"}
-        ${peers.median_cost_nano_usd ? `, ${change(totals.cost_nano_usd / peers.median_cost_nano_usd - 1)} against the median` : ""}
+        ${!peers.rank ? "–" : peers.count === 1 ? "the only one" : `number ${peers.rank} of ${count(peers.count)} by spend`}
+        ${peers.median_cost_nano_usd && peers.count > 1 ? `, ${change(totals.cost_nano_usd / peers.median_cost_nano_usd - 1)} against the median` : ""}
       </dd>
       ${view && html`<dt>Normal at this hour</dt><dd>${view.usual_calls_half_hour === null ? "too little known yet" : `${count(Math.round(view.usual_calls_half_hour * 10) / 10)} calls in half an hour`}</dd>`}
-      ${view && html`<dt>Last hour</dt><dd>${count(view.calls_3600)} calls, ${money(view.cost_3600_nano_usd)}</dd>`}
+      ${view && html`<dt>Last hour</dt><dd>${count(view.calls_3600)} ${view.calls_3600 === 1 ? "call" : "calls"}, ${money(view.cost_3600_nano_usd)}</dd>`}
       ${records.map(([name, most]) => html`<dt key=${name}>${recordName(name)}</dt><dd>${name.startsWith("cost") ? money(most) : count(most)}</dd>`)}
       ${view && !records.length && html`<dt>Record</dt><dd>not known yet</dd>`}
       ${view && Object.keys(view.untrusted).length > 0 && html`<dt>Cried wolf</dt><dd>${Object.keys(view.untrusted).join(", ")}: informs only for a week</dd>`}
@@ -108,7 +108,7 @@ function Months({ by, value }) {
   const path = `/api/v1/series/months?${query({ by, value })}`;
   const found = useData(path, { every: 300 });
   const columns = [
-    { id: "month", title: "Month", cell: (row) => row.month },
+    { id: "month", title: "Month", cell: (row) => html`<span class="nowrap">${row.month}</span>` },
     { id: "days", title: "Days with calls", num: true, cell: (row) => row.days },
     { id: "cost", title: "Spend", num: true, cell: (row) => money(row.cost_nano_usd) },
     { id: "requests", title: "Requests", num: true, cell: (row) => count(row.requests) },

@@ -75,7 +75,7 @@ function columns(by, window_) {
     plain("requests", "Requests", count),
     {
       id: "habits",
-      title: html`<span title="Usual calls in half an hour at this time of day; most calls ever in five minutes">Usual ½ h, most 5 min</span>`,
+      title: html`<span class="nowrap" title="Usual calls in half an hour at this time of day; most calls ever in five minutes">Usual ½ h,<br />most 5 min</span>`,
       num: true,
       cell: (row) => html`<span class="muted">${known(row.usual_calls_half_hour)} / ${known(row.record_calls_5_minutes)}</span>`,
     },
