@@ -26,6 +26,8 @@ EPISODE_SECONDS = 900.0
 
 _FIELDS = Observation._fields
 _ALL = itemgetter(*_FIELDS)
+#: ``Observation._make`` less its count of the fields, which the getter has taken.
+_new = tuple.__new__
 
 
 def observation_of(row: dict[str, Any]) -> Observation:
@@ -40,7 +42,7 @@ def observation_of(row: dict[str, Any]) -> Observation:
         row["finish_reasons"] = tuple(row["finish_reasons"] or ())
         if row["tags"] is None:
             row["tags"] = {}
-        found = Observation._make(_ALL(row))
+        found = _new(Observation, _ALL(row))
     except KeyError:
         known = {k: v for k, v in row.items() if k in _FIELDS and v is not None}
         known["finish_reasons"] = tuple(known.get("finish_reasons") or ())
@@ -119,15 +121,16 @@ class Backtest:
 
     def feed(self, o: Observation) -> list[dict[str, Any]]:
         """Judge one call; returns its verdicts and actions as lines, mostly none."""
-        summary, ts = self.summary, o.ts
+        summary, ts, cost = self.summary, o.ts, o.cost_nano_usd
         summary.observations += 1
-        if not summary.first:
-            summary.first = self._swept = self._ticked = self._called = ts
         if ts > summary.last:
+            if not summary.first:
+                summary.first = self._swept = self._ticked = self._called = ts
             summary.last = ts
         if o.key is not None:
             summary.keys.add(o.key)
-        summary.cost_nano_usd += o.cost_nano_usd or 0
+        if cost:
+            summary.cost_nano_usd += cost
         lines: list[dict[str, Any]] = []
         if ts - self._ticked >= TICK_SECONDS:
             self._tick(ts, lines)

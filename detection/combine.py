@@ -63,6 +63,8 @@ LEADS = (
 
 #: Share of the calls since it came that a newcomer must make to stand beside volume.
 NEWCOMER_SHARE = 0.5
+#: How the names of newcomers that are client networks begin.
+NEW_CLIENT = "client:"
 #: Times the usual level that makes volume unusual beside a newcomer.
 NEWCOMER_RATIO = 3.0
 REVIEW_CALLS = 12
@@ -101,13 +103,15 @@ class Combiner:
         return told + self._tell(state, signal, tier, frozenset((score.family,)), now)
 
     def review(self, view: View) -> list[Verdict]:
-        """Raise a newcomer to critical where it makes most of an unusual volume.
+        """Raise a new client to critical where it makes most of an unusual volume.
 
-        Asked while a newcomer is new; looks again after a few calls.
+        Asked while it is new; looks again after a few calls.
         """
         state = view.state
+        oldest = view.now - HOLD[Signal.NEW_CLIENT]
         if not any(
-            view.now - e[0] <= HOLD[Signal.NEW_CLIENT] for e in (state.novel or {}).values()
+            entry[0] >= oldest and name.startswith(NEW_CLIENT)
+            for name, entry in (state.novel or {}).items()
         ):
             return []
         view.room_calls = min(view.room_calls, REVIEW_CALLS)
@@ -185,7 +189,7 @@ class Combiner:
         state = view.state
         for name, (since, calls, start) in (state.novel or {}).items():
             # A new model with many calls is how launches and load tests look.
-            if not name.startswith("client:"):
+            if not name.startswith(NEW_CLIENT):
                 continue
             if view.now - since <= HOLD[Signal.NEW_CLIENT]:
                 share = calls / max(1.0, state.window.calls - start)

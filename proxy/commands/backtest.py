@@ -150,7 +150,10 @@ def _run(replay: Backtest, path: Path, target: BinaryIO | None, console: Console
     feed, loads = replay.feed, orjson.loads
     faults = count = 0
     size = path.stat().st_size
-    with Progress(*columns, console=console) as bar, path.open("rb") as raw:
+    with (
+        Progress(*columns, console=console, refresh_per_second=2) as bar,
+        path.open("rb") as raw,
+    ):
         task = bar.add_task("", total=size, count=0)
         for line in _lines(raw, path.suffix == ".gz"):
             try:
