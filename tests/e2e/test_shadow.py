@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.rig import (
     wait_for,
 )
 
-CALLS = 60
+MOST_CALLS = 2_000
 SETTINGS = {
     "mode": "shadow",
     "server": {"workers": 2},
@@ -60,17 +61,26 @@ def journalled(proxy: Proxy) -> Counter[str]:
     )
 
 
+def all_journalled(proxy: Proxy, made: int) -> bool:
+    return len(proxy.journal()) == made
+
+
 def test_calls_of_all_workers_are_told_and_outlive_a_restart(tmp_path: Path) -> None:
     with Upstream(answer) as upstream:
         settings = SETTINGS | {
             "upstreams": {"openai": {"base_url": upstream.url, "wire": "openai"}}
         }
         with running_proxy(tmp_path, settings) as proxy:
-            for _ in range(CALLS):
-                call(proxy, "busy")
-            wait_for(lambda: len(proxy.journal()) == CALLS, 30, "every call in the journals")
-            stopped = journalled(proxy)
-            assert len(stopped) == 2, "the kernel gave each worker some of the connections"
+            # The kernel spreads connections over the workers as it likes.
+            stopped: Counter[str] = Counter()
+            for made in range(20, MOST_CALLS, 20):
+                for _ in range(20):
+                    call(proxy, "busy")
+                wait_for(partial(all_journalled, proxy, made), 30, "every call in the journals")
+                stopped = journalled(proxy)
+                if len(stopped) == 2 and min(stopped.values()) >= 12:
+                    break
+            assert len(stopped) == 2, "one worker never had a call to stop"
             every = sum(stopped.values())
             wait_for(
                 lambda: sum(r["calls"] for r in rows(proxy, "busy")) == every, 30, "both's calls"
