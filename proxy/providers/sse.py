@@ -207,7 +207,11 @@ class SSEFramer:
         """Make a template of an event that taught its reader nothing but text."""
         found = piece.find(member)
         if found < 0:
-            return
+            # Python's own encoder puts a space behind the colon.
+            member = member[:-1] + b' "'
+            found = piece.find(member)
+            if found < 0:
+                return
         start = found + len(member)
         end = piece.find(b'"', start)
         if end < 0 or piece[end - 1] == _BACKSLASH:
