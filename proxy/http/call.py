@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import structlog
+
 from detection.types import Usage
 from proxy.context import RequestContext
 from proxy.http import errors
@@ -20,6 +22,9 @@ from proxy.http.upload import Upload
 from proxy.http.upstream import UpstreamConnection
 from proxy.http.websocket import Tunnel
 from proxy.providers.base import Refusal
+
+_log = structlog.get_logger("tokenweir.http")
+_BROKE = Refusal("internal", "the proxy failed on this call; its log says where")
 
 
 class Call:
@@ -89,6 +94,23 @@ class Call:
         else:
             self._client.send(last)
             self._finish(reusable=False)
+
+    def broke(self, error: BaseException) -> None:
+        """End this call: the proxy itself failed on it, and must not leave it hanging."""
+        ctx = self.ctx
+        _log.error("call_broke", request_id=ctx.id if ctx is not None else None, exc_info=error)
+        self.services.runtime.upstream_failures["internal"] += 1
+        try:
+            self._drop_upstream()
+            self._settle("internal_error", complete=False, status=500)
+            if not self.started:
+                self._refuse(_BROKE)
+                return
+        except Exception:
+            _log.exception("call_broke_again")
+        self._done = True
+        self._end()
+        self._client.abort()
 
     def _must_close(self) -> bool:
         request, answer = self.request, self._answer

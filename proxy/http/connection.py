@@ -15,11 +15,13 @@ import asyncio
 from collections import deque
 
 import httptools
+import structlog
 
 from proxy.http import errors
 from proxy.http.deadlines import NEVER
 from proxy.http.forward import Exchange
 from proxy.http.headers import RawHeaders
+from proxy.http.link import Link
 from proxy.http.ports import Cuttable, Port
 from proxy.http.request import Head
 from proxy.http.strictness import (
@@ -28,25 +30,25 @@ from proxy.http.strictness import (
     bad_request,
     body_parser,
     check,
+    fault_of,
     known_head,
     upgrade_is_ignored,
 )
 from proxy.http.websocket import Tunnel
 
+_log = structlog.get_logger("tokenweir.http")
 _MAX_TARGET = 65_536
 _MAX_PIPELINED = 32
-_LINGER_SECONDS = 1.0
 #: How long one who had connected before the port closed may take to ask.
 _LAST_CALL_SECONDS = 2.0
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Link):
     """One connection of a client."""
 
     __slots__ = (
         "_bad",
         "_body_timeout",
-        "_closing",
         "_deaf",
         "_exchanges",
         "_field_bytes",
@@ -54,30 +56,21 @@ class ClientConnection(asyncio.Protocol):
         "_final",
         "_head_bytes",
         "_heads",
-        "_held",
         "_in_head",
         "_known",
         "_last",
         "_length",
-        "_loop",
         "_parser",
-        "_paused_by_queue",
         "_receiving",
-        "_server",
         "_target",
         "_tunnel",
         "_upgrade_ignored",
-        "deadline",
         "peer",
-        "transport",
     )
 
     def __init__(self, server: Port) -> None:
-        self._server = server
-        self._loop = server.loop
-        self.transport: asyncio.Transport | None = None
+        super().__init__(server)
         self.peer = ""
-        self.deadline = NEVER
         self._parser = httptools.HttpRequestParser(self)
         self._target = b""
         self._fields: RawHeaders = []
@@ -88,12 +81,9 @@ class ClientConnection(asyncio.Protocol):
         self._heads = 0
         self._in_head = False
         self._known: KnownHead | None = None
-        self._held = False
-        self._paused_by_queue = False
         self._receiving: Exchange | None = None
         self._exchanges: deque[Exchange] = deque()
         self._tunnel: Tunnel | None = None
-        self._closing = False
         self._deaf = self._final = False
         self._upgrade_ignored = False
         self._bad: BadRequestError | None = None
@@ -150,6 +140,12 @@ class ClientConnection(asyncio.Protocol):
             self.close_after()
 
     def data_received(self, data: bytes) -> None:
+        try:
+            self._take(data)
+        except Exception as error:
+            self._broke(error)
+
+    def _take(self, data: bytes) -> None:
         if self._tunnel is not None:
             self._tunnel.on_client_data(data)
             return
@@ -173,6 +169,9 @@ class ClientConnection(asyncio.Protocol):
             self._upgraded(data, switched.args[0])
             return
         except httptools.HttpParserError as error:
+            fault = fault_of(error)
+            if fault is not None:
+                raise fault from None
             self._reject(bad_request(error))
         if self._receiving is None and self._head_bytes > self._server.settings.max_header_bytes:
             self._reject(BadRequestError(431, "the request's head is too large"))
@@ -255,11 +254,6 @@ class ClientConnection(asyncio.Protocol):
 
     # -- what an exchange uses (Downstream) --------------------------------------
 
-    def send(self, data: bytes) -> None:
-        """Write to the client."""
-        if self.transport is not None:
-            self.transport.write(data)
-
     def finished(self, exchange: Cuttable, *, reusable: bool) -> None:
         """An answer is out: on to the next call, or close."""
         if not self._exchanges or self._exchanges[0] is not exchange:
@@ -267,7 +261,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchanges.popleft()
         if not reusable or self._server.draining:
             if self._receiving is not None:
-                self._linger()
+                self.linger()
             else:
                 self.close_after()
             return
@@ -281,25 +275,12 @@ class ClientConnection(asyncio.Protocol):
         elif self._receiving is None:
             self._rest()
 
-    def close_after(self) -> None:
-        """Close when what was written is out."""
-        self._closing = True
-        self.deadline = self._loop.time() + self._server.settings.write_timeout_seconds
-        if self.transport is not None:
-            self.transport.close()
-
     def drain(self) -> None:
         """The port is closing: rest no longer. Who was about to ask may still do so."""
         if self._heads and not self._in_head and self.idle:
             self.close_after()
         elif self.idle:
             self.deadline = min(self.deadline, self._loop.time() + _LAST_CALL_SECONDS)
-
-    def abort(self) -> None:
-        """Close at once, so that the client sees a broken connection."""
-        self._closing = True
-        if self.transport is not None:
-            self.transport.abort()
 
     def pause(self) -> None:
         """Take no more of the request for now."""
@@ -331,7 +312,21 @@ class ClientConnection(asyncio.Protocol):
 
     def _start_next(self) -> None:
         if self._exchanges and not self._closing:
-            self._exchanges[0].start()
+            try:
+                self._exchanges[0].start()
+            except Exception as error:
+                self._broke(error)
+
+    def _broke(self, error: Exception) -> None:
+        """The proxy itself failed on what came: no one may be left waiting for an answer."""
+        self._deaf, self._receiving = True, None
+        if len(self._exchanges) == 1:
+            self._exchanges[0].broke(error)
+            if not self._closing:
+                self.linger()
+        else:
+            _log.error("connection_broke", exc_info=error)
+            self.abort()
 
     def _rest(self) -> None:
         self._head_bytes = 0
@@ -380,25 +375,7 @@ class ClientConnection(asyncio.Protocol):
     def _say_bad(self) -> None:
         if self._bad is not None:
             self.send(errors.bare(self._bad.status, str(self._bad)))
-        self._linger()
-
-    def _linger(self) -> None:
-        """Say that no more comes, and read on for a moment.
-
-        A close with unread bytes in the kernel resets the connection, and the reset
-        can overtake the answer (RFC 9112 section 9.6).
-        """
-        self._closing = True
-        transport = self.transport
-        if transport is None:
-            return
-        if not transport.can_write_eof():
-            transport.close()
-            return
-        self._held = self._paused_by_queue = False
-        self._resume_transport()
-        transport.write_eof()
-        self.deadline = self._loop.time() + _LINGER_SECONDS
+        self.linger()
 
     def _upgraded(self, data: bytes, offset: int) -> None:
         """llhttp stops at an upgrade: go on by what it was."""
@@ -423,16 +400,6 @@ class ClientConnection(asyncio.Protocol):
         self._parser = body_parser(self, self._length)
         if rest:
             self.data_received(rest)
-
-    def _pause_transport(self) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.pause_reading()
-
-    def _resume_transport(self) -> None:
-        if self._held or self._paused_by_queue:
-            return
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
 
     def body_read(self) -> None:
         """The body of a call with an upgrade that was ignored is whole."""

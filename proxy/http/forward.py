@@ -137,9 +137,15 @@ class Exchange(Call):
         decision = services.gate.admit(request.ctx)
         services.runtime.overhead_seconds.observe(time.perf_counter() - began)
         if decision.kind == "wait":
-            services.gate.wait(request.ctx, decision, self._decided)
+            services.gate.wait(request.ctx, decision, self._decided_later)
         else:
             self._decided(decision)
+
+    def _decided_later(self, decision: Decision) -> None:
+        try:
+            self._decided(decision)
+        except Exception as error:
+            self.broke(error)
 
     def _decided(self, decision: Decision) -> None:
         """Admission has answered."""
@@ -175,6 +181,14 @@ class Exchange(Call):
 
     def on_connected(self, connection: UpstreamConnection) -> None:
         """A connection is ours: send what there is."""
+        try:
+            self._send_on(connection)
+        except Exception as error:
+            connection.abandon()
+            self._connection = None
+            self.broke(error)
+
+    def _send_on(self, connection: UpstreamConnection) -> None:
         request = self.request
         if self._done or request is None:
             connection.abandon()
@@ -235,8 +249,9 @@ class Exchange(Call):
             and self.services.settings.response_headers
         ):
             answer.add("x-tokenweir-cost-usd", f"{cost_nano_usd / 1e9:.9f}")
+        out = answer.pass_on(data, done, trailers)
         self.started = True
-        self._client.send(answer.pass_on(data, done, trailers))
+        self._client.send(out)
         self._finish(reusable=not self._must_close())
 
     def raw_taker(self) -> Exchange | None:

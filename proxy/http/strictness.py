@@ -110,6 +110,14 @@ def bad_request(error: httptools.HttpParserError) -> BadRequestError:
     return BadRequestError(400, text if 0 < len(text) < 120 else "the request can't be read")
 
 
+def fault_of(error: httptools.HttpParserError) -> BaseException | None:
+    """What a callback of ours raised that has nothing to do with the request's form."""
+    if not isinstance(error, httptools.HttpParserCallbackError):
+        return None
+    cause = error.__context__
+    return None if isinstance(cause, BadRequestError) else cause
+
+
 class TakesBody(Protocol):
     """Who is told of a body."""
 

@@ -64,6 +64,7 @@ class AnswerHandler(Protocol):
         self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]
     ) -> None: ...
     def raw_taker(self) -> RawTaker | None: ...
+    def broke(self, error: BaseException) -> None: ...
     def on_switched(self, headers: RawHeaders, rest: bytes) -> None: ...
     def on_upstream_failure(self, failure: Failure) -> None: ...
     def on_upstream_paused(self) -> None: ...
@@ -226,6 +227,14 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         handler = self.handler
+        try:
+            self._take(data, handler)
+        except Exception as error:
+            self.abandon()
+            if handler is not None:
+                handler.broke(error)
+
+    def _take(self, data: bytes, handler: AnswerHandler | None) -> None:
         if handler is None:
             # Nobody asked: a broken or hostile upstream, or a goodbye we can't use.
             self.abandon()

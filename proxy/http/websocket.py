@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import structlog
+
 from detection.types import Usage
 from proxy.http.frames import FrameGuard
 from proxy.http.headers import RawHeaders
@@ -16,7 +18,9 @@ from proxy.http.upstream import Failure, UpstreamConnection
 from proxy.providers import websocket_parser
 from proxy.providers.base import Endpoint, Headers, Refusal
 
-_POLICY_VIOLATION = 1008
+_log = structlog.get_logger("tokenweir.http")
+#: Close codes of RFC 6455 section 7.4.1.
+_POLICY_VIOLATION, _INTERNAL_ERROR = 1008, 1011
 
 
 class Peer(Protocol):
@@ -126,6 +130,11 @@ class Tunnel:
         self._connection = None
         self._end("" if self._closed else f"upstream_{failure.value}")
         self._client.close_after()
+
+    def broke(self, error: BaseException) -> None:
+        """The proxy itself failed on what came."""
+        _log.error("tunnel_broke", exc_info=error)
+        self._close_both(_INTERNAL_ERROR, "internal error", "internal_error")
 
     def on_upstream_paused(self) -> None:
         """The upstream reads slowly."""

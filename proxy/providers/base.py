@@ -75,7 +75,7 @@ class Refusal:
     ``kind`` is ``throttle``, ``budget``, ``anomaly``, ``disabled``,
     ``forbidden`` (model not allowed), ``unavailable`` (store down, fail closed),
     ``unauthenticated``, ``bad_request``, ``not_found``, ``too_large``,
-    ``overloaded``, ``bad_gateway`` or ``timeout``.
+    ``overloaded``, ``bad_gateway``, ``timeout`` or ``internal`` (the proxy itself failed).
     ``retry_after_seconds`` is only set where waiting helps.
     """
 

@@ -34,6 +34,7 @@ KINDS = (
     "overloaded",
     "bad_gateway",
     "timeout",
+    "internal",
     "a kind of tomorrow",
 )
 _WAITING = frozenset(("throttle", "unavailable", "overloaded", "bad_gateway", "timeout"))
