@@ -23,15 +23,19 @@ def serve(
         ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address of both ports.")] = None,
-    port: Annotated[int | None, typer.Option(help="Data port. [default: 8787]")] = None,
-    admin_port: Annotated[int | None, typer.Option(help="Admin port. [default: 8788]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Data port. [default: 8787]", min=0, max=65_535)
+    ] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(help="Admin port. [default: 8788]", min=0, max=65_535)
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="embedded:// or redis://… (also rediss, sentinel, cluster).")
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Journal, embedded store, keys. [default: ~/.tokenweir]")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes on the data port.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on the data port.", min=1)] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log as JSON lines.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
