@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from tests.benchmarks._load import cpu_seconds, free_port, memory_megabytes, run
 PACE_MS = 500
 SPARE_FILES = 600
 PATH = b"/v1/chat/completions"
+NUMBERS = itertools.count()
 
 
 class Stream(asyncio.Protocol):
@@ -131,32 +133,38 @@ def metric(admin_port: int, name: str) -> float:
 
 async def send_bodies(port: int, size: int, count: int, at_once: int, kind: bytes) -> float:
     """Send bodies and wait for the answers; bytes per second."""
-    filler = b"lorem ipsum dolor " * (size // 18)
-    if kind == b"application/json":
-        body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"%b"}]}' % filler
-        path = PATH
-    else:
-        body, path = filler, b"/v1/files"
-    head = (
-        b"POST %b HTTP/1.1\r\nHost: b\r\nContent-Type: %b\r\nAuthorization: Bearer sk-bench\r\n"
-        b"Content-Length: %d\r\n\r\n" % (path, kind, len(body))
-    )
+    text = b"lorem ipsum dolor " * (size // 18)
+    chat = kind == b"application/json"
+    path = PATH if chat else b"/v1/files"
 
     async def worker(calls: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(calls):
-            writer.write(head)
+            # No two prompts alike: a prompt that comes back again and again is a loop.
+            end = b"%016d" % next(NUMBERS)
+            body = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"%b%b"}]}' % (
+                text,
+                end,
+            )
+            body = body if chat else text
+            writer.write(
+                b"POST %b HTTP/1.1\r\nHost: b\r\nContent-Type: %b\r\n"
+                b"Authorization: Bearer sk-bench\r\nContent-Length: %d\r\n\r\n"
+                % (path, kind, len(body))
+            )
             for start in range(0, len(body), 262_144):
                 writer.write(body[start : start + 262_144])
                 await writer.drain()
             answer = await reader.readuntil(b"\r\n\r\n")
+            if not answer.startswith(b"HTTP/1.1 200"):
+                raise SystemExit(f"a body was refused: {answer[:400]!r}")
             length = re.search(rb"(?i)content-length: (\d+)", answer)
             await reader.readexactly(int(length[1]) if length else 0)
         writer.close()
 
     began = time.monotonic()
     await asyncio.gather(*(worker(count // at_once) for _ in range(at_once)))
-    return len(body) * (count // at_once) * at_once / (time.monotonic() - began)
+    return size * (count // at_once) * at_once / (time.monotonic() - began)
 
 
 BODIES = (
