@@ -101,7 +101,8 @@ class AdminServer:
                     deps.settings.oidc, self.authenticator, deps.clock, lambda: self.url
                 ).routes()
             )
-        app.add_routes(embed_routes.EmbedRoutes(deps, self.authenticator).routes())
+        widget = embed_routes.EmbedRoutes(deps, self.authenticator, lambda: self.url)
+        app.add_routes(widget.routes())
         for module in route_modules():
             app.add_routes(module.routes(deps))
         document = api_document(deps.version)

@@ -7,7 +7,7 @@ framed by an origin that isn't listed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -54,8 +54,11 @@ class Spent:
 class EmbedRoutes:
     """Handlers bound to the signer of links."""
 
-    def __init__(self, deps: AdminDeps, authenticator: Authenticator) -> None:
+    def __init__(
+        self, deps: AdminDeps, authenticator: Authenticator, base_url: Callable[[], str]
+    ) -> None:
         self._deps = deps
+        self._base_url = base_url
         self._settings = deps.settings.embed
         self._tickets = authenticator.tickets
         origins = " ".join(self._settings.frame_ancestors) or "'none'"
@@ -82,10 +85,8 @@ class EmbedRoutes:
         seconds = self._settings.link_hours * 3600.0
         token = self._tickets.issue(PURPOSE, {"project": project}, seconds)
         path = f"/embed/anomalies?{urlencode({'project': project, 'token': token})}"
-        base = self._deps.settings.public_url or ""
-        return json_response(
-            {"url": base + path, "path": path, "expires_at": self._deps.clock() + seconds}, 201
-        )
+        found = {"url": self._base_url() + path, "path": path}
+        return json_response({**found, "expires_at": self._deps.clock() + seconds}, 201)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """``GET /embed/anomalies?project=&token=``: the widget, or nothing yet."""

@@ -53,6 +53,7 @@ async def test_it_shows_itself_from_its_share_on(start, client, clock: Clock) ->
     for dollars, state in ((4, "hidden"), (5, "shown"), (9, "shown")):
         server = await start(gate=gate_with(clock, "search", dollars))
         _, link = await make_link(client, server, "search")
+        assert link["url"] == server.url + link["path"]
         status, page, _ = await show(client, server, link["path"])
         assert status == 200
         assert f'data-state="{state}"' in page
