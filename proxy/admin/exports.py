@@ -40,6 +40,11 @@ def _tried(name: str) -> Callable[[Any], Rows]:
     return lambda answer: ((answer["result"] or {}).get("then") or {}).get(name, [])
 
 
+def _policies(answer: Any) -> Rows:
+    found: Rows = answer["in_force"]["policies"]["rules"]
+    return found
+
+
 def _curve(answer: Any) -> Rows:
     columns = {name: column for name, column in answer["curve"].items() if name != "step_seconds"}
     times = columns.pop("times")
@@ -59,6 +64,7 @@ EXPORTS: dict[str, dict[str, Callable[[Any], Rows]]] = {
     "/api/v1/keys": {"keys": _listed("keys")},
     "/api/v1/maintenance": {"maintenance": _listed("windows")},
     "/api/v1/overview": {"curve": _curve},
+    "/api/v1/policy": {"policies": _policies},
     "/api/v1/policy/trials/{id}": {"rules": _tried("rules"), "refused": _tried("samples")},
     "/api/v1/shadow": {"shadow": _listed("rows"), "calls": _shadowed_calls},
     "/api/v1/silences": {"silences": _listed("silences")},
