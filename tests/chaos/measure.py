@@ -22,13 +22,13 @@ class Labs:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tw-chaos-"))
         self._shared: dict[str, Lab] = {}
-        self._made = 0
+        self.made = 0
 
     @contextlib.contextmanager
     def of(self, fault: Fault, shared: Callable[[Path], Lab]) -> Iterator[Lab]:
         """The lab of a fault: its own where it says how to make one."""
-        self._made += 1
-        folder = self.folder / f"{fault.group}-{self._made}"
+        self.made += 1
+        folder = self.folder / f"{fault.group}-{self.made}"
         if fault.make is None:
             lab = self._shared.get(fault.group)
             if lab is None:
@@ -69,7 +69,8 @@ def measure(
     outcome = Outcome(fault.row, fault.name, tries)
     with labs.of(fault, shared) as lab:
         lab.begin(f"r{fault.row}")
-        bystander = Bystander(lambda: lab.proxy.port, f"r{fault.row}-by", TRY_HEADER)
+        name = f"r{fault.row}-by{labs.made}"
+        bystander = Bystander(lambda: lab.proxy.port, name, TRY_HEADER)
         if baseline_seconds:
             bystander.watch(0.3)  # warm: connections, caches
         before = bystander.watch(baseline_seconds) if baseline_seconds else None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -122,6 +124,24 @@ def slow_clients(lab: Lab) -> None:
     assert lab.script.unnamed == before
 
 
+@fault(19, "slowhttptest: heads, bodies, readers", tries=1, slow=True, needs=("slowhttptest",))
+def slow_http_test(lab: Lab) -> None:
+    url = f"{lab.proxy.url}/v1/models"
+    # 200 connections each. Slow heads and bodies are ended by a deadline; who reads slowly gets
+    # what the kernel holds, and keeps nobody else waiting.
+    ends = {"-H": "No open connections left", "-B": "No open connections left", "-X": ""}
+    for mode, end in ends.items():
+        done = subprocess.run(
+            ["slowhttptest", mode, "-c", "200", "-r", "100", "-l", "20", "-u", url],
+            capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+        told = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).split())
+        assert f"Exit status: {end}" in told, (mode, told[-600:])
+        assert "service available: YES" in told, (mode, told[-600:])
+        assert "service available: NO" not in told, (mode, told[-600:])
+        wait_for(lambda: lab.metric("tokenweir_connections_open") < 10, 30, "links are freed")
+
+
 @behaviour("flood")
 async def flood(
     request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -165,6 +185,17 @@ def pipelined(lab: Lab) -> None:
     with Raw(lab.proxy.port, timeout=60) as raw:
         raw.send(b"".join([*requests, last]))
         assert raw.all().count(b"HTTP/1.1 200 OK") == 1000
+
+
+@fault(21, "h2load: 20,000 calls, 16 at once on 50 connections", tries=1, slow=True,
+       needs=("h2load",))  # fmt: skip
+def pipelined_load(lab: Lab) -> None:
+    done = subprocess.run(
+        ["h2load", "--h1", "-n", "20000", "-c", "50", "-m", "16", f"{lab.proxy.url}/v1/models",
+         "-H", "Authorization: Bearer sk-h2load-0123456789", "-H", "x-tokenweir-agent: h2load"],
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert "20000 succeeded, 0 failed, 0 errored" in done.stdout, done.stdout[-800:]
 
 
 @fault(22, "fields that Connection lists")
