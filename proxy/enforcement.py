@@ -34,6 +34,8 @@ from proxy.store.store import Store
 from proxy.store.tasks import cancel
 
 _TICK_SECONDS = 0.1
+#: Reports a second, however many new accounts wait for their first share; these many at once.
+_REPORTS_A_SECOND, _AT_ONCE = 20, 40
 _LOOK_SECONDS = 1.0
 _REFRESH_SECONDS = 10.0
 _BACKOFF_SECONDS = 0.25
@@ -280,7 +282,10 @@ class Enforcement:
     # -- background -------------------------------------------------------------
 
     async def _report_forever(self) -> None:
+        loop, spent_until = asyncio.get_running_loop(), 0.0
         while True:
+            spent_until = max(loop.time(), spent_until + 1 / _REPORTS_A_SECOND)
+            await asyncio.sleep(spent_until - loop.time() - _AT_ONCE / _REPORTS_A_SECOND)
             try:
                 await self.report()
             except Exception:

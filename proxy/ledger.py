@@ -32,7 +32,7 @@ CUT_CALLS = 64
 STEPS_A_TICK = 4
 KNOWN_IDENTITIES = 20_000
 #: Batches a second at most, whatever the load: ticks grow longer instead.
-BATCHES_A_SECOND = 20
+BATCHES_A_SECOND = 12
 
 log = structlog.get_logger(__name__)
 

@@ -254,7 +254,7 @@ async def main(options: argparse.Namespace) -> None:
         try:
             pairs = Pairs(app)
             await pairs.warm()
-            await blocks(pairs, options.calls // 4, 0, options.keys)
+            await blocks(pairs, max(options.calls // 4, options.keys), 0, options.keys)
             profiler = cProfile.Profile() if options.profile else None
             if profiler:
                 profiler.enable()

@@ -33,6 +33,7 @@ CALLS_PER_TICK = 1_000
 TARGET_BYTES = 64 * 1024
 TARGET_COMMANDS = 40
 AT_ONCE = 50
+CONNECTIONS = 16
 
 _COPIES = """
 local from, to = ARGV[1], cjson.decode(ARGV[2])
@@ -147,13 +148,16 @@ def commands_per_second(folder: Path, seconds: float) -> list[dict[str, float]]:
 
             def load(pause: float | None, stop: threading.Event, made: list[int]) -> None:
                 while pause is not None and not stop.is_set():
-                    many_calls(lab, [f"agent-{made[0]}-{n}" for n in range(AT_ONCE)])
-                    made[0] += AT_ONCE
+                    first = made[0] = made[0] + AT_ONCE
+                    many_calls(lab, [f"agent-{first + n}" for n in range(AT_ONCE)])
                     time.sleep(pause)
 
-            thread = threading.Thread(target=load, args=(pause, stop, made))
-            thread.start()
-            time.sleep(1.0)
+            threads = [
+                threading.Thread(target=load, args=(pause, stop, made)) for _ in range(CONNECTIONS)
+            ]
+            for thread in threads:
+                thread.start()
+            time.sleep(4.0)  # a burst may ask more at first
             calls, asked, began = made[0], asked_of(lab.server), time.monotonic()
             time.sleep(seconds)
             took = time.monotonic() - began
@@ -165,7 +169,8 @@ def commands_per_second(folder: Path, seconds: float) -> list[dict[str, float]]:
                 }
             )
             stop.set()
-            thread.join(30)
+            for thread in threads:
+                thread.join(60)
     finally:
         lab.close()
     return found

@@ -98,7 +98,7 @@ def percentile(values: list[float], share: float) -> float:
 def many_streams(count: int, folder: Path) -> dict[str, Any]:
     """The first part."""
     with upstream(PACE_MS, (os.cpu_count() or 1) - 1) as up:
-        direct, _ = uvloop.run(open_streams(up, min(count, 1000), 4))
+        direct, _ = uvloop.run(open_streams(up, count, 8))
         peer = peers.tokenweir(folder, free_port(), up)
         with running(peer, folder, 0) as (pid, _):
             time.sleep(1)
@@ -112,10 +112,12 @@ def many_streams(count: int, folder: Path) -> dict[str, Any]:
 
             gaps, ran, memory = uvloop.run(through())
             used = cpu_seconds(pid) - used
+            stall = metric(peer.port + 1, "tokenweir_loop_stall_seconds") * 1e3
     return {
         "streams": ran,
         "kilobytes_per_stream": (memory - before) * 1024 / max(ran, 1),
         "cpu_seconds": used,
+        "longest_loop_stall_ms": stall,
         "gap_deviation_p99_ms_direct": percentile(direct, 0.99),
         "gap_deviation_p99_ms": percentile(gaps, 0.99),
         "gap_deviation_p50_ms": percentile(gaps, 0.5),
