@@ -36,6 +36,11 @@ limits:
     requests: 20
     per: minute
 """
+#: What a screen reader is told of the curve: its latest and its greatest value.
+LOOP_IS_DRAWN = (
+    "() => /most [1-9]/.test(document.querySelector("
+    "'.chart[aria-label^=\"Requests per hour\"]').getAttribute('aria-label'))"
+)
 RELEASE_BUTTONS = "document.querySelectorAll('[aria-label^=\"Release \"]').length"
 KEEP_IMAGES = bool(os.environ.get("TOKENWEIR_SCREENSHOTS"))
 
@@ -77,6 +82,7 @@ def test_the_whole_story(quiet, browse) -> None:
     assert 429 in statuses
     mark = page.locator("button.mark").first
     mark.wait_for()
+    page.wait_for_function(LOOP_IS_DRAWN)
     picture(watched, "loop-found")
     mark.click()
 

@@ -8,12 +8,14 @@ function style(name) {
 }
 
 // Buckets as amounts per hour. The running bucket counts for the part that has passed of it;
-// before a third has, it is left out.
+// before a third has, it is left out, unless it holds more than the whole one before it did.
 export function perHour({ curve, bands, now }) {
   const { times, step_seconds: step } = curve;
   const last = times.length - 1;
-  const passed = Math.min(step, now - times[last]);
-  const shown = passed < step / 3 ? last : times.length;
+  const passed = Math.min(step, Math.max(step / 3, now - times[last]));
+  const calls = (i) => curve.requests[i] + curve.refused[i];
+  const early = now - times[last] < step / 3;
+  const shown = early && !(last > 0 && calls(last) > calls(last - 1)) ? last : times.length;
   const hourly = (values) => values.slice(0, shown).map((v, i) => (v * 3600) / (i === last ? passed : step));
   const even = (values) => values.slice(0, shown).map((v) => (v * 3600) / step);
   const scaled = (band) => band && { low: even(band.low), high: even(band.high) };

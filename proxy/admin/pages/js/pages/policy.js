@@ -51,7 +51,7 @@ function meets(match) {
   const what = match.signals.length ? list(match.signals.map(signal)) : "any signal";
   const where = scopes(match);
   const surely = match.blockable === null ? "" : match.blockable ? ", evidence enough to block" : ", evidence too weak to block";
-  return `${what}, ${match.tier} or worse${where === "everything" ? "" : `, on ${where}`}${surely}`;
+  return `${what}, ${match.tier}${match.tier === "emergency" ? "" : " or worse"}${where === "everything" ? "" : `, on ${where}`}${surely}`;
 }
 
 function stepWords(step, before) {
