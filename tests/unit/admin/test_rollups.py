@@ -13,6 +13,7 @@ import pytest
 from detection.types import Series
 from proxy.admin import rollup, rollups
 from proxy.admin.rollups import WINDOWS, Rollups
+from proxy.admin.sums import Sums
 from proxy.store.cells import unpack_counts
 from proxy.store.counters import Delta
 from proxy.store.series import WIDTH
@@ -148,6 +149,21 @@ async def test_a_slow_reading_is_renewed_behind_the_answer(
     await filler.send([Delta.of(Series("agent", "a"), bucket, [1])])
     waited_for = await held.sums("agent", 3600)
     assert waited_for is not None and waited_for.counts(0).requests == 3
+
+
+def test_the_rest_of_several_shards_is_one() -> None:
+    parts = [
+        Sums(["b", "other"], np.array([[1, 2]] * WIDTH)),
+        Sums(["other", "a"], np.array([[3, 4]] * WIDTH)),
+    ]
+    found = Sums.together(parts)
+    assert [(row.value, row.counts.requests) for row in found.rows()] == [
+        ("other", 5),
+        ("a", 4),
+        ("b", 1),
+    ]
+    assert found.only(lambda value: value != "a").values == ["other", "b"]
+    assert len(Sums.together([Sums([], np.zeros((WIDTH, 0), np.int64))] * 2)) == 0
 
 
 async def test_counts_are_unpacked_as_the_store_packs_them(store: Store) -> None:

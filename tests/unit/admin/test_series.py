@@ -109,6 +109,11 @@ async def test_a_scoped_token_sees_its_projects_and_is_told_nothing_else(
         status, found = await get(client, server, path, SCOPED)
         assert status == 200
         assert {row["value"] for row in found["rows"]} == {"support", "search"}
+    path = "/api/v1/series/detail?by=project&value=support"
+    _, mine = await get(client, server, path, SCOPED)
+    _, everyones = await get(client, server, path)
+    assert (mine["peers"]["count"], everyones["peers"]["count"]) == (2, 4)
+    assert mine["totals"] == everyones["totals"]
     refused = [
         "/api/v1/usage?by=total",
         "/api/v1/usage?by=agent",
