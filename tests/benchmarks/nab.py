@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"no row with a timestamp and a value, left out: {name}")
             del rows[name]
             continue
-        found[name] = scores([row[2:] for row in rows[name]])
+        found[name] = scores([row[3] for row in rows[name]])
         write(options.out / path.parent.name / f"tokenweir_{path.name}", rows[name], found[name])
     print(f"{len(found)} series scored, {sum(map(len, found.values())):,} rows")
     labels = options.data / "windows.json"
