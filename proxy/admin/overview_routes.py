@@ -103,6 +103,7 @@ class OverviewRoutes:
     async def info(self, request: web.Request) -> web.Response:
         """``GET /api/v1/info``: what runs here, for the page's frame and first steps."""
         deps = self._deps
+        self._reader.expect()
         state = deps.health.state()
         return json_response(
             {

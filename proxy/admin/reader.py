@@ -74,6 +74,10 @@ class Reader:
         """Read ahead what pages will ask, until cancelled."""
         await self._rollups.run()
 
+    def expect(self) -> None:
+        """Somebody has opened a page and will ask."""
+        self._rollups.expect()
+
     async def sums(self, by: str, seconds: float) -> Sums:
         """What each value of a dimension used over the last ``seconds``, dearest first.
 

@@ -1,7 +1,7 @@
 """The rollups of every dimension: which there are, and how fresh an answer must be.
 
 Owns: reading ahead, so that no page waits for the store to go through thousands of
-series. Must never: keep the store busy for pages that nobody looks at.
+series. Must never: keep the store or memory busy for pages that nobody looks at.
 
 A rollup of which little has changed is read for every question. One that takes longer
 answers with what it last read, as long as that is no older than
@@ -11,6 +11,7 @@ answers with what it last read, as long as that is no older than
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import structlog
@@ -36,6 +37,8 @@ USEFUL_SECONDS = 40.0
 
 _CHEAP_CALLS = 5
 _WARM_SECONDS = 30.0
+#: Nothing is read, and nothing kept, where nobody has asked for so long.
+_IDLE_SECONDS = 1800.0
 _AHEAD_SECONDS = 60.0
 _TOO_MANY_SECONDS = 600.0
 #: The window that tables open with.
@@ -66,6 +69,8 @@ class Rollups:
         self._waiting = 0
         self._free = asyncio.Event()
         self._free.set()
+        self._expected = asyncio.Event()
+        self._expected_at = 0.0
         self._standard: tuple[int, set[Bucket]] = (0, set())
 
     async def sums(self, by: str, seconds: float) -> Sums | None:
@@ -76,6 +81,7 @@ class Rollups:
         StoreError
             While the store does not answer.
         """
+        self.expect()
         now = self._clock()
         if now < self._too_many.get(by, 0.0):
             return None
@@ -106,19 +112,29 @@ class Rollups:
             lambda: Sums.together([part.sums(now, seconds) for part in parts]),
         )
 
+    def expect(self) -> None:
+        """Somebody is there who will ask."""
+        self._expected_at = time.monotonic()
+        self._expected.set()
+
     async def run(self) -> None:
-        """Read ahead until cancelled: first what a page asks first, of every dimension."""
-        now = self._clock()
-        first = buckets_of(now, _FIRST_SECONDS) | buckets_of(now, 2 * _FIRST_SECONDS)
-        for by in WARM:
-            await self._nobody_waits()
-            await self._read_behind(by, first)
+        """Read ahead while somebody asks, until cancelled."""
         while True:
-            for by in dict.fromkeys((*WARM, *self._parts)):
+            await self._expected.wait()
+            # First what a page asks first, of every dimension.
+            now = self._clock()
+            first = buckets_of(now, _FIRST_SECONDS) | buckets_of(now, 2 * _FIRST_SECONDS)
+            for by in WARM:
                 await self._nobody_waits()
-                if by not in self._behind and self._clock() >= self._too_many.get(by, 0.0):
-                    await self._read_behind(by)
-            await asyncio.sleep(_WARM_SECONDS)
+                await self._read_behind(by, first.union(*(part.held for part in self._of(by))))
+            while time.monotonic() - self._expected_at < _IDLE_SECONDS:
+                for by in dict.fromkeys((*WARM, *self._parts)):
+                    await self._nobody_waits()
+                    if by not in self._behind:
+                        await self._read_behind(by)
+                await asyncio.sleep(_WARM_SECONDS)
+            self._expected.clear()
+            self._parts.clear()
 
     async def _nobody_waits(self) -> None:
         """Leave the store to those who wait for an answer."""
@@ -141,6 +157,8 @@ class Rollups:
         """For nobody who waits; a store that is away is told of elsewhere."""
         now = self._clock()
         try:
+            if now < self._too_many.get(by, 0.0):
+                return
             await self._read(by, now, self._wanted(now) if wanted is None else wanted)
         except (StoreError, TooManySeriesError) as error:
             log.debug("rollup_not_read", dimension=by, error=type(error).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ import pytest
 
 from detection.types import Series
 from proxy.admin import rollup, rollups
-from proxy.admin.rollups import WINDOWS, Rollups
+from proxy.admin.rollups import WARM, WINDOWS, Rollups
 from proxy.admin.sums import Sums
 from proxy.store.cells import unpack_counts
 from proxy.store.counters import Delta
@@ -20,6 +21,7 @@ from proxy.store.series import WIDTH
 from proxy.store.settings import StoreSettings
 from proxy.store.store import Store
 from tests.unit.admin.past import Filler
+from tests.unit.store.support import until
 
 DAY = 86_400
 
@@ -116,6 +118,29 @@ async def test_an_emptied_store_is_seen(store: Store, monkeypatch: pytest.Monkey
     await agree(store, held, clock)
     await store.counters._link.command("FLUSHALL")
     await agree(store, held, clock)
+
+
+async def test_it_reads_ahead_while_somebody_asks_and_lets_go_after(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "_WARM_SECONDS", 0.01)
+    monkeypatch.setattr(rollups, "_IDLE_SECONDS", 0.5)
+    clock = Clock(store)
+    await Filler(store).send(some(random.Random(4), [DAY], clock(), 50))
+    held = Rollups(store.counters, clock)
+    ahead = asyncio.create_task(held.run())
+    try:
+        await asyncio.sleep(0)
+        assert not held._parts, "nobody has come yet"
+        held.expect()
+        await until(lambda: held._parts.keys() >= set(WARM), timeout=30)
+        monkeypatch.setattr(rollups, "_IDLE_SECONDS", 0.0)
+        await until(lambda: not held._parts, timeout=30)
+        monkeypatch.setattr(rollups, "_IDLE_SECONDS", 60.0)
+        await agree(store, held, clock)
+        assert "agent" in held._parts
+    finally:
+        ahead.cancel()
 
 
 async def test_more_series_than_memory_takes_are_left_to_the_store(
