@@ -92,41 +92,43 @@ class Tariff(NamedTuple):
                 rates = dearer
         left = given
         told = usage.extra
-        # Most calls have none of these: no call of `min` for what is not there.
-        read = min(usage.cached_input_tokens, left) if usage.cached_input_tokens else 0
-        left -= read
-        heard = min(told.get("cached_audio_tokens") or 0, read) if told else 0
-        written = min(usage.cache_write_tokens, left) if usage.cache_write_tokens else 0
-        left -= written
-        hour = min(usage.cache_write_1h_tokens, written) if usage.cache_write_1h_tokens else 0
-        audio = 0
+        made = usage.output_tokens or 0
+        total = rates.request
+        # Most calls have few of these, and what is not there costs no arithmetic.
+        heard = 0
+        if usage.cached_input_tokens:
+            read = min(usage.cached_input_tokens, left)
+            left -= read
+            heard = min(told.get("cached_audio_tokens") or 0, read) if told else 0
+            total += (read - heard) * rates.cache_read + heard * rates.audio_cache_read
+        if usage.cache_write_tokens:
+            written = min(usage.cache_write_tokens, left)
+            left -= written
+            hour = min(usage.cache_write_1h_tokens or 0, written)
+            total += (written - hour) * rates.cache_write + hour * rates.cache_write_1h
         if usage.audio_input_tokens:
             audio = min(max(0, usage.audio_input_tokens - heard), left)
             left -= audio
-        image = min(usage.image_input_tokens, left) if usage.image_input_tokens else 0
-        left -= image
-        made = usage.output_tokens or 0
-        spoken = min(usage.audio_output_tokens, made) if usage.audio_output_tokens else 0
-        made -= spoken
-        drawn = min(usage.image_output_tokens, made) if usage.image_output_tokens else 0
-        made -= drawn
-        thought = min(usage.reasoning_tokens, made) if usage.reasoning_tokens else 0
-        made -= thought
-        total = (
-            left * rates.input
-            + (read - heard) * rates.cache_read
-            + heard * rates.audio_cache_read
-            + (written - hour) * rates.cache_write
-            + hour * rates.cache_write_1h
-            + audio * rates.audio_input
-            + image * rates.image_input
-            + made * rates.output
-            + spoken * rates.audio_output
-            + drawn * rates.image_output
-            + thought * rates.reasoning
-            + (usage.web_searches or 0) * rates.web_search
-            + rates.request
-        )
+            total += audio * rates.audio_input
+        if usage.image_input_tokens:
+            image = min(usage.image_input_tokens, left)
+            left -= image
+            total += image * rates.image_input
+        if usage.audio_output_tokens:
+            spoken = min(usage.audio_output_tokens, made)
+            made -= spoken
+            total += spoken * rates.audio_output
+        if usage.image_output_tokens:
+            drawn = min(usage.image_output_tokens, made)
+            made -= drawn
+            total += drawn * rates.image_output
+        if usage.reasoning_tokens:
+            thought = min(usage.reasoning_tokens, made)
+            made -= thought
+            total += thought * rates.reasoning
+        if usage.web_searches:
+            total += usage.web_searches * rates.web_search
+        total += left * rates.input + made * rates.output
         if rates.audio_second:
             seconds = told.get("seconds")
             if isinstance(seconds, int | float) and seconds > 0:
