@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 
 import pytest
 
 from detection.combine import HOLD, HOLD_DEFAULT, Combiner
+from detection.engine import Engine
 from detection.methods import band
 from detection.settings import DetectionSettings
 from detection.settings_rules import RuleSettings, TierName
 from detection.state import SeriesState, View
 from detection.types import Family, Score, Series, Signal, Tier, Verdict
-from tests.unit.detection.support import AGENT, DAY, KEY, START, known, live, steady, worst
+from tests.unit.detection.support import (
+    AGENT,
+    DAY,
+    HOUR,
+    KEY,
+    START,
+    every,
+    known,
+    live,
+    steady,
+    worst,
+)
 
 CRITICAL, EMERGENCY = Tier.CRITICAL, Tier.EMERGENCY
 
@@ -144,3 +157,22 @@ def test_a_person_who_dismisses_an_alarm_is_heard() -> None:
     told = live(engine, steady(now, 300, 200, seed=5))
     assert worst(told, Signal.VOLUME_SURGE, KEY) is Tier.INFO
     assert worst(told, Signal.VOLUME_SURGE, AGENT) is CRITICAL
+
+
+def test_a_flow_is_critical_where_as_many_calls_in_clumps_are_not() -> None:
+    """Bursts of 400 calls are usual here; 90 a minute without a pause are not."""
+    usual = [steady(START, 2 * DAY, 2.0)]
+    usual += [every(START + day * DAY + 9 * HOUR, 10.0, 0.025) for day in (0, 1)]
+    engine = Engine()
+    live(engine, heapq.merge(*usual, key=lambda o: o.ts))
+    engine.finish_learning()
+    saved, now = engine.dump(), START + 2 * DAY
+    clumps = [every(now + 30 * place, 2.25, 0.05) for place in range(10)]
+    for surge, tier in (
+        ([steady(now, 300.0, 90.0)], CRITICAL),
+        (clumps, Tier.NONE),
+    ):
+        again = Engine()
+        again.load(saved)
+        told = live(again, heapq.merge(*surge, key=lambda o: o.ts))
+        assert worst(told, Signal.VOLUME_SURGE, KEY) is tier

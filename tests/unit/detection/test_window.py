@@ -71,3 +71,16 @@ def test_the_ends_are_the_totals_of_closed_buckets() -> None:
         window.add(bucket, calls, calls)
     calls, cost = window.ends(3)
     assert calls.tolist() == cost.tolist() == [1, 3, 3, 7]
+
+
+@settings(max_examples=100, deadline=None)
+@given(ROWS, st.integers(1, 40))
+def test_the_least_bucket_is_that_of_a_plain_list(
+    gaps: list[tuple[int, int, int]], width: int
+) -> None:
+    window, now, counts = Window(1000), 1000, {1000: 0}
+    for gap, calls, cost in gaps:
+        now += gap
+        window.add(now, calls, cost)
+        counts[now] = counts.get(now, 0) + calls
+    assert window.least(width) == min(counts.get(b, 0) for b in range(now - width + 1, now + 1))
