@@ -133,7 +133,7 @@ class SequentialJudge:
             _leave(view, False, (least - running) / 6.0)
             return None
         # Sooner than with the next bucket only late counts can make it steady.
-        _leave(view, False, max(1.0, least / 12.0))
+        _leave(view, False, max(1.0, least / 12.0, 0.04 * window.calls_in(6)))
         observed = 6.0 * window.least(STEADY)
         if observed < least:
             return None
