@@ -140,7 +140,7 @@ class CallError:
     message: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Usage:
     """What one call used, as the provider reported it.
 
@@ -148,7 +148,8 @@ class Usage:
     tokens; ``output_tokens`` includes reasoning (OpenTelemetry GenAI). The
     finer counts are parts of those two. ``source`` is ``reported``,
     ``estimated`` or ``unknown``. ``complete`` says whether a terminal event was
-    seen, ``None`` where that can't be judged.
+    seen, ``None`` where that can't be judged. Without slots: one is made for every
+    call, and its fields are put into its dictionary at once.
     """
 
     source: str = "unknown"

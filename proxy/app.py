@@ -53,6 +53,7 @@ from proxy.naming import client_hasher, id_maker
 from proxy.otel import telemetry_of
 from proxy.peers import Peers, socket_folder
 from proxy.pricing import Pricer
+from proxy.provider_limits import ProviderLimits
 from proxy.reports import scheduled
 from proxy.shadowed import TELL_SECONDS, SharedShadow
 from proxy.states import state_checks, state_readings
@@ -91,6 +92,7 @@ class App:
         self._admin: AdminServer | None = None
         self.last_config_error: str | None = None
         self.runtime = RuntimeMetrics()
+        self.limits = ProviderLimits()
         self.health = Health()
         self.certificates = Certificates(self.runtime.certificate_ends)
 
@@ -109,6 +111,7 @@ class App:
         self.exposition = Exposition(
             [
                 self.runtime.readings,
+                self.limits.readings,
                 process_readings(VERSION),
                 usage_readings(self.ledger),
                 state_readings(self),
@@ -233,6 +236,7 @@ class App:
             ledger=self.ledger,
             judge=self.judge,
             runtime=self.runtime,
+            limits=self.limits,
             now=self.clock,
             contributors=self.recorder.observe,
             listeners=(

@@ -17,7 +17,8 @@ from proxy.gate_decision import Decision
 from proxy.http.ports import Finished
 from proxy.metrics import RuntimeMetrics
 from proxy.pricing import Pricer
-from proxy.providers import estimate_usage, rate_limits, retry_after
+from proxy.provider_limits import ProviderLimits
+from proxy.providers import estimate_usage
 
 _log = structlog.get_logger("tokenweir.meter")
 _REFUSED = frozenset(("throttle", "block", "unavailable", "forbidden"))
@@ -52,6 +53,7 @@ class Meter:
         ledger: Records,
         judge: Judges,
         runtime: RuntimeMetrics,
+        limits: ProviderLimits,
         now: Callable[[], float],
         contributors: Callable[[Observation], None],
         listeners: tuple[Callable[[Observation], None], ...] = (),
@@ -61,6 +63,7 @@ class Meter:
         self._ledger = ledger
         self._judge = judge
         self._runtime = runtime
+        self._limits = limits
         self._now = now
         self._contributors = contributors
         self._listeners = listeners
@@ -101,8 +104,12 @@ class Meter:
                 listener(observation)
             except Exception:
                 self._failed("listener")
-        if call.answer_headers and call.ctx.key is not None:
-            self._note_rate_limits(call)
+        key, headers = call.ctx.key, call.answer_headers
+        if headers and key is not None:
+            provider, usage, now = call.ctx.provider, call.usage, observation.ts
+            self._limits.note(provider, key, headers, now)
+            if usage is not None and usage.retry_after_seconds:
+                self._limits.told_to_wait(provider, key, now + usage.retry_after_seconds)
         return observation.cost_nano_usd
 
     def observation(self, call: Finished) -> Observation:
@@ -177,18 +184,6 @@ class Meter:
         if price.unpriced:
             self._runtime.unpriced[ctx.provider] += 1
         return price.cost_nano_usd
-
-    def _note_rate_limits(self, call: Finished) -> None:
-        provider, key, now = call.ctx.provider, call.ctx.key or "", self._now()
-        for limit in rate_limits(provider, call.answer_headers, now):
-            reset = limit.reset_seconds
-            at = None if reset is None else now + reset
-            self._runtime.ratelimit(provider, key, limit.name, limit.remaining, at)
-        wait = retry_after(call.answer_headers, now)
-        if wait is None and call.usage is not None:
-            wait = call.usage.retry_after_seconds  # some say it in the body alone
-        if wait:
-            self._runtime.told_to_wait(provider, key, now + wait)
 
     def _failed(self, part: str) -> None:
         failures = self._runtime.detector_failures[part] = self._runtime.detector_failures[part] + 1

@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -39,9 +39,6 @@ from proxy.redact import escape_controls, redact_text
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _LONGEST_LABEL = 128
-_MOST_RATELIMITS = 200
-_Entry = TypeVar("_Entry")
-_Value = TypeVar("_Value")
 
 
 class Distribution(NamedTuple):
@@ -111,19 +108,7 @@ class RuntimeMetrics:
         self.config_reloads: defaultdict[str, int] = defaultdict(int)
         self.auth_failures: defaultdict[str, int] = defaultdict(int)
         self.certificate_ends: dict[str, float] = {}
-        self._ratelimits: dict[tuple[str, str, str], tuple[float | None, float | None]] = {}
-        self._waits: dict[tuple[str, str], float] = {}
         self._stalls: list[tuple[float, float]] = []
-
-    def ratelimit(
-        self, provider: str, key: str, limit: str, remaining: float | None, reset_at: float | None
-    ) -> None:
-        """Note what an answer said of its provider's own limit (``reset_at``: epoch seconds)."""
-        _remember(self._ratelimits, (provider, key, limit), (remaining, reset_at))
-
-    def told_to_wait(self, provider: str, key: str, until: float) -> None:
-        """Note that a provider asked for a pause (``until``: epoch seconds)."""
-        _remember(self._waits, (provider, key), until)
 
     def stalled(self, seconds: float, now: float) -> None:
         """Note how late a timer of the loop came (``now``: monotonic seconds)."""
@@ -172,21 +157,6 @@ class RuntimeMetrics:
                 yield Reading(metric, (word,), count)
         for labels, count in self.verdicts.items():
             yield Reading("tokenweir_verdicts_total", labels, count)
-        resets = "tokenweir_upstream_ratelimit_reset_timestamp_seconds"
-        for limit, (remaining, reset_at) in self._ratelimits.items():
-            if remaining is not None:
-                yield Reading("tokenweir_upstream_ratelimit_remaining", limit, remaining)
-            if reset_at is not None:
-                yield Reading(resets, limit, reset_at)
-        for who, until in self._waits.items():
-            yield Reading("tokenweir_upstream_retry_after_timestamp_seconds", who, until)
-
-
-def _remember(entries: dict[_Entry, _Value], entry: _Entry, value: _Value) -> None:
-    """Keep the last value of an entry; the oldest entry makes room for a new one."""
-    if entry not in entries and len(entries) >= _MOST_RATELIMITS:
-        del entries[next(iter(entries))]
-    entries[entry] = value
 
 
 def process_readings(version: str) -> Provider:

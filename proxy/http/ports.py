@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from detection.types import Series, Usage
 from proxy.context import RequestContext
@@ -56,8 +56,7 @@ class Keys(Protocol):
     def identify(self, credential: str) -> Caller: ...
 
 
-@dataclass(slots=True)
-class Finished:
+class Finished(NamedTuple):
     """One call, over. ``outcome`` is ``""`` for a whole answer, else why it ended.
 
     ``usage`` is ``None`` where the provider was never asked.

@@ -10,6 +10,7 @@ from detection.types import Usage
 from proxy.http.answer import Answer
 from proxy.http.ports import Finished, Services
 from proxy.http.request import Request
+from proxy.providers.base import Headers
 
 
 def usage_at_end(
@@ -34,17 +35,24 @@ def record(
 ) -> int | None:
     """Hand a finished call to the meter; its cost in nano-USD where known."""
     ctx, first = request.ctx, request.first_byte_at
+    base_url = request.route.destination.base_url
+    headers: Headers = {} if answer is None else answer.headers
+    ttft = None if first is None else first - ctx.received_at
+    latency = services.monotonic() - ctx.received_at
+    # In the order of its fields: by name it takes three times as long.
     return services.meter.finish(
-        Finished(
-            ctx=ctx,
-            decision=request.decision,
-            status=status,
-            usage=usage,
-            outcome=outcome,
-            base_url=request.route.destination.base_url,
-            answer_headers=answer.headers if answer is not None else {},
-            model_sent=request.model_sent,
-            ttft_seconds=None if first is None else first - ctx.received_at,
-            latency_seconds=services.monotonic() - ctx.received_at,
+        Finished._make(
+            (
+                ctx,
+                request.decision,
+                status,
+                usage,
+                outcome,
+                base_url,
+                headers,
+                request.model_sent,
+                ttft,
+                latency,
+            )
         )
     )
