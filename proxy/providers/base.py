@@ -38,9 +38,11 @@ class Endpoint:
     framing: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RequestFacts:
     """What a request's body says, as far as metering and policy need it.
+
+    Without slots: one is made for every call, by filling its dictionary at once.
 
     ``fingerprint`` is a keyed hash (16 hex digits) of the canonical last
     message (``fingerprint_kind`` ``text``) or of the last tool call with its

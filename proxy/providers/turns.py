@@ -269,15 +269,22 @@ def chat_facts(body: dict[str, Any]) -> dict[str, Any]:
     stream = body.get("stream") is True
     asked = isinstance(options, dict) and options.get("include_usage") is True
     limit = _whole(body.get("max_completion_tokens"))
-    return {
+    found: dict[str, Any] = {
         "max_output_tokens": limit if limit is not None else _whole(body.get("max_tokens")),
-        "choices": _whole(body.get("n")) or 1,
-        "user": _short(body.get("user")) or _short(body.get("safety_identifier")),
-        "session": _short(body.get("session_id")),
-        "metadata": strings(body.get("metadata")),
         "include_usage": asked if stream else None,
-        "service_tier": _short(body.get("service_tier"), 32),
     }
+    # Few bodies have these.
+    if "n" in body:
+        found["choices"] = _whole(body["n"]) or 1
+    if "user" in body or "safety_identifier" in body:
+        found["user"] = _short(body.get("user")) or _short(body.get("safety_identifier"))
+    if "session_id" in body:
+        found["session"] = _short(body["session_id"])
+    if "metadata" in body:
+        found["metadata"] = strings(body["metadata"])
+    if "service_tier" in body:
+        found["service_tier"] = _short(body["service_tier"], 32)
+    return found
 
 
 def responses_facts(body: dict[str, Any]) -> dict[str, Any]:
