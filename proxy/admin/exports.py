@@ -6,6 +6,7 @@ does not hold, so that what a caller may not see can't be exported either.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -99,4 +100,8 @@ async def export(request: web.Request, handler: Handler) -> web.StreamResponse:
     body = response.body if isinstance(response, web.Response) else None
     if response.status != 200 or not isinstance(body, bytes):
         return response
-    return table_response(request, name, tables[name](orjson.loads(body)), {})
+
+    def take_out() -> web.Response:
+        return table_response(request, name, tables[name](orjson.loads(body)), {})
+
+    return await asyncio.to_thread(take_out)

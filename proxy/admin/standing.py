@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from detection.engine import SeriesView
 from detection.types import Action, ActionKind, Mode, Series, Tier
 from proxy.admin.deps import AdminDeps
 
@@ -51,38 +52,46 @@ class Standing:
         ``incident``, ``learning``, ``ok`` or ``quiet`` (not seen by detection
         since the start).
         """
+        return self._of(series, self._seen(series))
+
+    def _of(self, series: Series, view: SeriesView | None) -> dict[str, Any]:
         held = self._held.get(series, set())
         incident = self._incidents.get(series)
         state = next((word for word in _WORST_FIRST if word in held), "")
         if not state and incident is not None:
             state = "incident"
         return {
-            "state": state or self._learned(series),
+            "state": state or _learned(view),
             "tier": incident.tier.label if incident is not None else Tier.NONE.label,
             "incident": incident.id if incident is not None else None,
         }
 
-    def _learned(self, series: Series) -> str:
-        view = self._engine.view(series, self._now) if self._engine is not None else None
-        if view is None:
-            return "quiet"
-        return "learning" if view.state == "learning" else "ok"
+    def _seen(self, series: Series) -> SeriesView | None:
+        return self._engine.view(series, self._now) if self._engine is not None else None
 
-    def habits(self, series: Series) -> dict[str, float | int | None]:
-        """Usual calls in half an hour at this time, and the most ever in five minutes."""
-        view = self._engine.view(series, self._now) if self._engine is not None else None
-        if view is None:
-            return {"usual_calls_half_hour": None, "record_calls_5_minutes": None}
+    def row(self, series: Series) -> dict[str, Any]:
+        """What a table tells of a series: its state, its usual calls in half an hour at
+        this time, and the most ever in five minutes."""
+        view = self._seen(series)
         return {
-            "usual_calls_half_hour": view.usual_calls_half_hour,
-            "record_calls_5_minutes": view.records.get("calls_300") or None,
+            **self._of(series, view),
+            "usual_calls_half_hour": None if view is None else view.usual_calls_half_hour,
+            "record_calls_5_minutes": None
+            if view is None
+            else view.records.get("calls_300") or None,
         }
 
     def view(self, series: Series) -> dict[str, Any] | None:
         """What detection knows of a series, ``None`` where it was not seen yet."""
-        view = self._engine.view(series, self._now) if self._engine is not None else None
+        view = self._seen(series)
         if view is None:
             return None
         found = asdict(view)
         found.pop("series", None)
         return {**found, "learning_days": self.learning_days}
+
+
+def _learned(view: SeriesView | None) -> str:
+    if view is None:
+        return "quiet"
+    return "learning" if view.state == "learning" else "ok"
