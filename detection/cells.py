@@ -10,8 +10,8 @@ observation at a few microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from detection.repeats import Repeats
 from detection.settings import DetectionSettings, Metric
@@ -21,6 +21,7 @@ from detection.types import TOTAL, Dimension, Observation, Series, pair
 from detection.window import Window
 
 Identity = tuple[Any, ...]
+T = TypeVar("T")
 
 
 class Cell:
@@ -52,6 +53,10 @@ class Cell:
         self.room = 1
         self.start = bucket
         self.finish: dict[tuple[str, ...], int] = {}
+
+
+#: Series dumped at once: some milliseconds.
+PART = 32
 
 
 class Registry:
@@ -145,42 +150,50 @@ class Registry:
 
     def _shed_cells(self) -> None:
         """Drop the quarter of cells that are idle the longest; none may hold calls."""
-        old = sorted(self.cells, key=lambda i: self.cells[i].start)
-        for identity in old[: max(1, len(old) // 4)]:
+        most = max(1, len(self.cells) // 4)
+        for identity in _least([(c.start, i) for i, c in self.cells.items()], most):
             del self.cells[identity]
             self.dropped += 1
 
     def _shed_states(self) -> None:
         """Drop the eighth of series that are idle the longest, with all that points to them."""
-        idle = sorted(
-            (s for s in self.states.values() if s.series != TOTAL),
-            key=lambda s: (bool(s.evidence), s.window.bucket, s.series),
-        )
-        gone = {s.series for s in idle[: max(1, len(self.states) // 8)]}
-        for series in gone:
-            del self.states[series]
-            self.owners.pop(series, None)
+        idle = [
+            (NEVER if state.evidence else state.window.bucket, state)
+            for state in self.states.values()
+            if state.series != TOTAL
+        ]
+        gone = set(_least(idle, max(1, len(self.states) // 8)))
+        for state in gone:
+            del self.states[state.series]
+            self.owners.pop(state.series, None)
         self.dropped += len(gone)
-        for identity in [
-            i for i, c in self.cells.items() if any(s.series in gone for s in c.states)
-        ]:
+        for identity in [i for i, c in self.cells.items() if not gone.isdisjoint(c.states)]:
             del self.cells[identity]
 
-    def dump(self) -> dict[str, Any]:
-        """Series, owners and cells as plain values; no cell may hold calls."""
-        return {
-            "states": [s.dump() for s in self.states.values()],
-            "owners": [o.dump() for o in self.owners.values()],
-            "cells": [
+    def parts(self) -> Iterator[tuple[str, list[Any]]]:
+        """Cells, series and owners as plain values, some at a time; no cell may hold calls.
+
+        What is there when it begins is what is told, also if calls are booked in between.
+        """
+        states, owners = list(self.states.values()), list(self.owners.values())
+        cells = list(self.cells.items())
+        for at in range(0, len(cells), PART):
+            yield (
+                "cells",
                 [
-                    _plain(identity),
-                    [list(s.series) for s in cell.states],
-                    [cell.seen, cell.room, cell.start],
-                    cell.novel,
-                ]
-                for identity, cell in self.cells.items()
-            ],
-        }
+                    [
+                        _plain(identity),
+                        [list(s.series) for s in cell.states],
+                        [cell.seen, cell.room, cell.start],
+                        cell.novel,
+                    ]
+                    for identity, cell in cells[at : at + PART]
+                ],
+            )
+        for at in range(0, len(states), PART):
+            yield "states", [s.dump() for s in states[at : at + PART]]
+        for at in range(0, len(owners), PART):
+            yield "owners", [o.dump() for o in owners[at : at + PART]]
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Undo :meth:`dump`."""
@@ -199,6 +212,17 @@ class Registry:
             cell = self._link(tuple(self.states[Series(*s)] for s in series), int(start))
             cell.seen, cell.room, cell.novel = int(seen), int(room), list(novel)
             self.cells[_identity(identity)] = cell
+
+
+def _least(rows: Sequence[tuple[int, T]], most: int) -> list[T]:
+    """What has the least numbers; of equals, those that stand first.
+
+    >>> _least([(5, "a"), (3, "b"), (5, "c"), (9, "d")], 2)
+    ['b', 'a']
+    """
+    limit = sorted([number for number, _ in rows])[min(most, len(rows)) - 1]
+    below = [what for number, what in rows if number < limit]
+    return below + [what for number, what in rows if number == limit][: most - len(below)]
 
 
 def _plain(identity: Identity) -> list[Any]:

@@ -9,7 +9,7 @@ The same observations and sweeps give the same verdicts, live and offline.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -278,14 +278,25 @@ class Engine(Lane):
 
     def dump(self) -> dict[str, Any]:
         """All state as plain values, fit for JSON."""
+        whole: dict[str, Any] = {"cells": [], "states": [], "owners": []}
+        for name, part in self.dump_in_parts():
+            if name in whole:
+                whole[name] += part
+            else:
+                whole[name] = part
+        return whole
+
+    def dump_in_parts(self) -> Iterator[tuple[str, Any]]:
+        """The dump as (name, value); the lists of one name are to be joined.
+
+        Traffic may go on between two parts: each series is told as it then is.
+        """
         self._book_older(NEVER)
-        return {
-            "version": DUMP_VERSION,
-            "now": self.now,
-            "swept": [self._learned, self._slow],
-            "faults": dict(self.faults),
-            **self._registry.dump(),
-        }
+        yield "version", DUMP_VERSION
+        yield "now", self.now
+        yield "swept", [self._learned, self._slow]
+        yield "faults", dict(self.faults)
+        yield from self._registry.parts()
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Undo :meth:`dump`. Raises ValueError for a dump of another version."""

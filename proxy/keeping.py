@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import orjson
@@ -21,6 +21,7 @@ from proxy.history.baselines import take
 from proxy.journal import Journal
 
 _log = structlog.get_logger("tokenweir.keeping")
+_ROWS = ("cells", "states", "owners")
 
 
 class Memory:
@@ -85,15 +86,36 @@ def restore(engine: Engine, path: Path) -> bool:
 
 
 async def keep(engine: Engine, path: Path) -> None:
-    """Write the engine's state, whole or not at all."""
-    state = engine.dump()
-    await asyncio.to_thread(_write, path, state)
+    """Write the engine's state, whole or not at all; calls are served in between."""
+    told: dict[str, list[bytes]] = {name: [] for name in _ROWS}
+    for name, part in engine.dump_in_parts():
+        text = orjson.dumps(part, option=orjson.OPT_NON_STR_KEYS)
+        if name in _ROWS:
+            told[name] += [text[1:-1]] if part else []
+        else:
+            told[name] = [text]
+        await asyncio.sleep(0)
+    await asyncio.to_thread(_write, path, _joined(told))
 
 
-def _write(path: Path, state: object) -> None:
+def _joined(told: dict[str, list[bytes]]) -> Iterator[bytes]:
+    """One JSON object of the parts."""
+    for place, (name, parts) in enumerate(told.items()):
+        yield (b"," if place else b"{") + orjson.dumps(name) + b":"
+        if name in _ROWS:
+            yield b"["
+            for number, part in enumerate(parts):
+                yield b"," + part if number else part
+            yield b"]"
+        else:
+            yield parts[0]
+    yield b"}"
+
+
+def _write(path: Path, parts: Iterator[bytes]) -> None:
     part = path.with_suffix(".part")
     with part.open("wb") as file:
-        file.write(orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS))
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
     part.rename(path)

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from detection.backtest import Backtest
 from detection.engine import Engine
@@ -57,16 +58,10 @@ class LiveDrills:
 
     def start(self, plan: IncidentPlan) -> None:
         """Begin; raises DrillBusyError while another is being played."""
-        if self._drill is not None:
+        if self._task is not None and not self._task.done():
             raise DrillBusyError("a drill is being played; wait for its end, or end it")
-        detection, policies = self._settings()
-        saved = self._engine().dump()
-        copies = [Backtest(detection, policies) for _ in range(2)]
-        for copy in copies:
-            copy.engine.load(saved)
-        drill = self._drill = _Drill(plan, *(Replay(copy) for copy in copies))
         self.state, self.found = "waiting", None
-        self._task = asyncio.create_task(self._play(drill), name="drill")
+        self._task = asyncio.create_task(self._play(plan), name="drill")
 
     async def stop(self) -> None:
         """End the drill that is being played, if one is."""
@@ -74,17 +69,18 @@ class LiveDrills:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def _play(self, drill: _Drill) -> None:
+    async def _play(self, plan: IncidentPlan) -> None:
         ended = "done"
-        began = self._now()
         try:
+            drill = self._drill = _Drill(plan, await self._copy(), await self._copy())
+            began = self._now()
             while drill.pattern is None:
                 if self._now() - began > WAIT_SECONDS:
                     ended = "no_traffic"
                     return
                 await asyncio.sleep(_PULSE_SECONDS)
             self.state = "playing"
-            end = self._now() + 60 * min(drill.plan.minutes, MOST_MINUTES)
+            end = self._now() + 60 * min(plan.minutes, MOST_MINUTES)
             drill.begin(self._now(), end)
             while self._now() < end and (self.found is None or self.found.action is None):
                 drill.make(self._now())
@@ -93,6 +89,19 @@ class LiveDrills:
         finally:
             # The copies go with it.
             self._drill, self.state = None, ended
+
+    async def _copy(self) -> Replay:
+        """Detection and policy as they are now; calls are served while it is made."""
+        saved: dict[str, Any] = {"states": [], "owners": []}
+        for name, part in self._engine().dump_in_parts():
+            if name in saved:
+                saved[name] += part
+            else:
+                saved[name] = part
+            await asyncio.sleep(0)
+        copy = Backtest(*self._settings())
+        await asyncio.to_thread(copy.engine.load, saved)
+        return Replay(copy)
 
 
 class _Drill:
