@@ -40,6 +40,8 @@ from proxy.http.upstream import UpstreamConnection
 from proxy.redact import configure_logging
 
 BLOCK = 32
+#: Of the event loop between two blocks: fewer, and the store's answers come too late.
+TURNS = 5
 
 
 class Sink:
@@ -158,11 +160,10 @@ class Pairs:
         self.answer(idle)
 
     def play(self, requests: list[bytes]) -> None:
-        """A block of calls: all requests, then all answers."""
-        idle = list(self.pool._idle)
+        """A block of calls: all requests, then all answers, also to who waited for the store."""
         for client, data in zip(self.clients, requests, strict=True):
             client.data_received(data)
-        self.answer(idle)
+        self.answer(list(self.pool._all))
 
     def answer(self, connections: list[UpstreamConnection]) -> None:
         for connection in connections:
@@ -194,7 +195,8 @@ async def blocks(
         began = time.process_time()
         pairs.play(requests)
         played = time.process_time()
-        await asyncio.sleep(0)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         found[0].append((played - began) / BLOCK * 1e6)
         found[1].append((time.process_time() - played) / BLOCK * 1e6)
     return found
@@ -265,9 +267,10 @@ async def main(options: argparse.Namespace) -> None:
             timer = Timer()
             wrap_stages(app, timer)
             calls = options.calls // BLOCK * BLOCK
+            before = app.runtime.decisions["allow"]
             await blocks(pairs, calls, 10**7, options.keys)
-            passed = app.runtime.decisions["allow"]
-            if passed < 2 * calls:
+            passed = app.runtime.decisions["allow"] - before
+            if passed < 0.99 * calls:
                 raise SystemExit(f"only {passed} calls passed: {dict(app.runtime.decisions)}")
             total = statistics.median(plain)
             quiet = statistics.quantiles(plain, n=20)[0]
