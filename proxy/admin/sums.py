@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from proxy.store.cells import Ints
 from proxy.store.counters import UsageRow
@@ -97,6 +98,11 @@ class Sums:
             UsageRow(self.values[place], Counts(*row))
             for place, row in zip(chosen, columns.T.tolist(), strict=True)
         ]
+
+    @cached_property
+    def json(self) -> bytes:
+        """All rows, as the usage API gives them."""
+        return orjson.dumps([row.as_dict() for row in self.rows()])
 
     def median_cost_nano_usd(self) -> int | None:
         """The middle one's cost; they are sorted by it, the dearest first."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from detection.types import Dimension
 from proxy.admin.deps import AdminDeps
+from proxy.admin.guard import json_response
 from proxy.admin.openapi import answer, errors, list_of, shape
 from proxy.admin.principal import principal_of, require_all_projects
 from proxy.admin.reader import window_of
@@ -54,6 +56,10 @@ def routes(deps: AdminDeps) -> list[web.RouteDef]:
         settings = deps.config() if deps.config is not None else None
 
         def answer() -> web.Response:
+            envelope = {"window": word, "by": by, "now": deps.clock()}
+            as_they_are = wanted is None and by != Dimension.PROJECT
+            if as_they_are and request.query.get("format", "json") == "json":
+                return json_response({**envelope, "rows": orjson.Fragment(sums.json)})
             places = (
                 None if wanted is None else [sums.places[v] for v in (wanted,) if v in sums.places]
             )
@@ -67,7 +73,6 @@ def routes(deps: AdminDeps) -> list[web.RouteDef]:
                     row["markup_nano_usd"] = settings.pricing.markup_nano_usd(
                         row["value"], row["cost_nano_usd"]
                     )
-            envelope = {"window": word, "by": by, "now": deps.clock()}
             return table_response(request, f"usage-{by}-{word}", rows, envelope)
 
         # Thousands of rows are more than the loop should be held up with.
