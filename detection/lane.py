@@ -153,7 +153,7 @@ class Lane:
             return None
         cell.calls = cell.cost = 0
         told: list[Verdict] | None = None
-        least = NEVER
+        least = money = NEVER
         for window in cell.windows:
             if window.bucket == bucket:
                 window.calls += calls
@@ -183,6 +183,9 @@ class Lane:
             room = state.alarm_calls - window.calls
             if room < least:
                 least = room
+            room = state.alarm_cost - window.cost
+            if room < money:
+                money = room
         cell.tokens = 0
         if cell.novel:
             newcomers = (cell.key_state.novel if cell.key_state is not None else None) or {}
@@ -190,6 +193,8 @@ class Lane:
             for name in cell.novel:
                 newcomers[name][1] += calls
         seen = cell.seen = cell.seen + calls
+        if money < 2 * ROOM * cost:
+            least = min(least, money * calls // cost)
         cell.room = 1 if seen < 2 * ROOM or least < 4 else min(ROOM, least // 2)
         owner = cell.owner
         if o is not None:

@@ -264,3 +264,11 @@ def test_calls_out_of_order_are_counted_and_harm_nothing() -> None:
     assert view is not None
     assert view.calls_3600 == 400
     assert not engine.faults
+
+
+def test_a_limit_of_dollars_is_held_by_an_old_key_too() -> None:
+    limits = (LimitSettings(Metric.COST, 1.0, Period.MINUTE),)
+    engine, now = known(DetectionSettings(limits=limits))
+    dear = (call(now + 60 + n * 0.1, cost_nano_usd=50_000_000) for n in range(30))
+    signals = [{v.signal for v in engine.observe(o)} for o in dear]
+    assert [Signal.HARD_LIMIT in told for told in signals].index(True) == 20
