@@ -94,12 +94,12 @@ def _compare(
 ) -> None:
     from proxy.commands.backtest_compare import compare
     from proxy.config import ConfigError, Settings, load
-    from proxy.history.own import own_calls
+    from proxy.history.own import replayed_calls
     from proxy.history.source import SourceError
 
     def calls() -> Iterator[Observation]:
         if observations is None:
-            return own_calls(home)
+            return replayed_calls(home)
         rows = (orjson.loads(line) for line in _lines_of(observations))
         return (observation_of(row) for row in rows if "ts" in row)
 

@@ -23,7 +23,7 @@ from proxy.commands.admin_client import DEFAULT_URL, AdminClient, AdminUrl, fail
 from proxy.config import Settings
 from proxy.history.drill import Found, as_plain, drill, of_plain
 from proxy.history.incidents import IncidentPlan, ScenarioError
-from proxy.history.own import calls_of_file, own_calls
+from proxy.history.own import calls_of_file, replayed_calls
 from proxy.history.source import SourceError
 
 _LOOK_SECONDS = 0.5
@@ -100,7 +100,7 @@ def simulate(
     try:
         plan = _read(scenario)
         home = (data_dir or settings.data_dir).expanduser()
-        calls = calls_of_file(history) if history else list(own_calls(home))
+        calls = calls_of_file(history) if history else list(replayed_calls(home))
         if not calls:
             raise SourceError(f"no calls in {home}; import some, or name a file with --history")
         begin = calls[-1].ts - plan.stage_hours * 3600

@@ -18,7 +18,7 @@ from rich.syntax import Syntax
 from detection.types import Observation
 from proxy import config
 from proxy.config import ConfigError, Settings
-from proxy.history.own import calls_of_file, own_calls
+from proxy.history.own import calls_of_file, replayed_calls
 from proxy.history.source import SourceError
 from proxy.tuning import Proposal, Trial, learned_at, propose, run, some_of
 from proxy.tuning_report import page
@@ -105,7 +105,7 @@ def _calls(files: list[Path], home: Path, most: int) -> list[Observation]:
     found: list[Observation] = sorted(
         (call for path in files for call in calls_of_file(path)), key=lambda call: call.ts
     )
-    calls = some_of(lambda: found if files else own_calls(home), most)
+    calls = some_of(lambda: found if files else replayed_calls(home), most)
     if len(calls) < 1000:
         raise SourceError(f"{len(calls):,} calls are too few to tune by; a thousand is the least")
     return calls

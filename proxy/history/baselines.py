@@ -52,7 +52,7 @@ def learn(
     engine = Engine(settings)
     sums = _Sums(engine)
     swept = 0.0
-    for row in _in_order(rows):
+    for row in in_order(rows):
         now = moment(row)
         sums.flush(now)
         if now - swept >= sweep_seconds:
@@ -113,7 +113,7 @@ class _Sums:
         self._held.clear()
 
 
-def _in_order(rows: Iterable[Row]) -> Iterator[Row]:
+def in_order(rows: Iterable[Row]) -> Iterator[Row]:
     """Rows with aggregates cut into pieces of five minutes, in order of time."""
     waiting: list[Aggregate] = []
     for row in rows:

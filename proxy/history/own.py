@@ -16,6 +16,7 @@ from detection.types import Observation
 from proxy.history.archive import Archive
 from proxy.history.reader import read_rows
 from proxy.history.source import Source, SourceError
+from proxy.history.spreading import spread
 from proxy.journal_segments import read_observations
 
 #: A file alone is sorted in memory up to this; a longer one is imported first.
@@ -26,10 +27,21 @@ def own_calls(
     data_dir: Path, since: float = 0.0, until: float = float("inf")
 ) -> Iterator[Observation]:
     """The calls of a data directory, journalled and imported, in order of time."""
-    journal = data_dir / "journal"
-    lived = read_observations(journal) if journal.exists() else iter(())
-    both = heapq.merge(lived, Archive(data_dir).observations(since), key=lambda call: call.ts)
+    imported = Archive(data_dir).observations(since)
+    both = heapq.merge(own_journal(data_dir), imported, key=lambda call: call.ts)
     return (call for call in both if since <= call.ts < until)
+
+
+def replayed_calls(data_dir: Path) -> Iterator[Observation]:
+    """As :func:`own_calls`, with imported hours and days laid out as calls."""
+    imported = spread(Archive(data_dir).rows())
+    return heapq.merge(own_journal(data_dir), imported, key=lambda call: call.ts)
+
+
+def own_journal(data_dir: Path) -> Iterator[Observation]:
+    """The calls of a data directory's journal, in order of time."""
+    journal = data_dir / "journal"
+    return read_observations(journal) if journal.exists() else iter(())
 
 
 def calls_of_file(path: Path, format_name: str = "auto") -> list[Observation]:
