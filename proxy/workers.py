@@ -108,7 +108,7 @@ def _serve(
         loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(app.reload()))
         if index == 0:
             _tell_ready(settings, app)
-        _settle_memory()
+        settle_memory()
         await stop.wait()
         await app.stop()
         return 0
@@ -116,7 +116,7 @@ def _serve(
     return uvloop.run(live())
 
 
-def _settle_memory() -> None:
+def settle_memory() -> None:
     """What was built at the start stays: the collector need not look at it again and again.
 
     Calls leave no cycles behind, so that it may also look less often.

@@ -38,6 +38,7 @@ from proxy.app import App
 from proxy.http.connection import ClientConnection
 from proxy.http.upstream import UpstreamConnection
 from proxy.redact import configure_logging
+from proxy.workers import settle_memory
 
 BLOCK = 32
 #: Of the event loop between two blocks: fewer, and the store's answers come too late.
@@ -256,6 +257,7 @@ async def main(options: argparse.Namespace) -> None:
         try:
             pairs = Pairs(app)
             await pairs.warm()
+            settle_memory()
             await blocks(pairs, max(options.calls // 4, options.keys), 0, options.keys)
             profiler = cProfile.Profile() if options.profile else None
             if profiler:
