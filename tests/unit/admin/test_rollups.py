@@ -17,9 +17,11 @@ from proxy.admin.rollups import WARM, WINDOWS, Rollups
 from proxy.admin.sums import Sums
 from proxy.store.cells import unpack_counts
 from proxy.store.counters import Delta
+from proxy.store.embedded import find_binary
 from proxy.store.series import WIDTH
 from proxy.store.settings import StoreSettings
 from proxy.store.store import Store
+from tests.chaos.topologies import Spread
 from tests.unit.admin.past import Filler
 from tests.unit.store.support import until
 
@@ -108,6 +110,22 @@ async def test_sums_are_the_stores_after_every_kind_of_change(
     for ahead in (70.0, 400.0, 3700.0, 26 * 3600.0):
         clock.ahead = ahead
         await agree(store, held, clock)
+
+
+@pytest.mark.slow
+async def test_sums_are_those_of_a_cluster(tmp_path: Path) -> None:
+    with Spread(find_binary()) as cluster:
+        settings = StoreSettings(url=cluster.url, timeout_seconds=5.0, query_timeout_seconds=30.0)
+        store = await Store.open(settings, tmp_path)
+        try:
+            clock, dice, filler = Clock(store), random.Random(6), Filler(store)
+            held = Rollups(store.counters, clock)
+            await filler.send(some(dice, [3600.0, DAY, 34 * DAY], clock(), 200))
+            await agree(store, held, clock)
+            await filler.send(some(dice, [30.0, DAY], clock(), 60))
+            await agree(store, held, clock)
+        finally:
+            await store.stop()
 
 
 async def test_an_emptied_store_is_seen(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
