@@ -31,12 +31,20 @@ from proxy.history.rows import (
 _SOURCES: Final = frozenset({"reported", "estimated", "unknown"})
 
 
+#: The first line of a journal's segment names it.
+_SCHEMA: Final = "tokenweir.observation"
+
+
 def _recognises(first: Mapping[str, Any]) -> bool:
+    if first.get("schema") == _SCHEMA:
+        return True
     return "ts" in first and "usage_source" in first and "requests" not in first
 
 
 def convert(data: Mapping[str, Any], options: Options) -> Iterable[Row]:
     """One record of the observation schema, its numbers as JSON or as text."""
+    if data.get("schema") == _SCHEMA and "ts" not in data:
+        return
     ts = required(seconds_since_epoch(data.get("ts"), "ts", options.timezone_offset_seconds), "ts")
     status = whole(data.get("status"), "status")
     if status is not None and not 100 <= status <= 599:
