@@ -34,6 +34,7 @@ from proxy.enforcement import Enforcement
 from proxy.gate import Gate
 from proxy.http.deadlines import Deadlines
 from proxy.http.identity import NameCap
+from proxy.http.listening import Listening
 from proxy.http.pool import Pools
 from proxy.http.ports import RunningCalls, Services
 from proxy.http.routing import Router
@@ -130,10 +131,8 @@ class App:
             self._admin = self._build_admin()
             await self._admin.start()
         await self.signer.refresh()
-        self._tls = self.certificates.context("data", settings.server.tls)
-        self._listening = await asyncio.get_running_loop().create_server(
-            self.data_server, sock=self._listener, ssl=self._tls, backlog=4096
-        )
+        tls = self.certificates.context("data", settings.server.tls)
+        self._listening = Listening(self._listener, self.data_server, tls)
         self.runtime.config_loaded_at = self.clock()
 
     def _build_counting(self, journals: Path) -> None:
@@ -373,7 +372,7 @@ class App:
         """Say unready, let running calls finish, send what waits, close."""
         self.health.draining = True
         self._stop_watching.set()
-        await self._stop_listening()
+        await self._listening.close()
         await self.data_server.drain(self.settings.server.drain_timeout_seconds)
         self.pools.close()
         await self.drills.stop()
@@ -391,19 +390,6 @@ class App:
         await self.ledger.stop()
         await self.store.stop()
         self.deadlines.stop()
-
-    async def _stop_listening(self) -> None:
-        """Close the port; who had connected by then and waits in its queue is taken in."""
-        queue = self._listener.dup()
-        queue.setblocking(False)
-        self._listening.close()
-        loop = asyncio.get_running_loop()
-        with queue, contextlib.suppress(BlockingIOError):
-            while True:
-                connection, _ = queue.accept()
-                connection.setblocking(False)
-                with contextlib.suppress(OSError):
-                    await loop.connect_accepted_socket(self.data_server, connection, ssl=self._tls)
 
     @property
     def engine(self) -> Engine:

@@ -75,5 +75,5 @@ class Script:
     def last(self) -> Received:
         """The newest request that reached the upstream and is no bystander's."""
         return next(
-            r for r in reversed(self.requests) if "-by-" not in (r.header(self._try_header) or "")
+            r for r in reversed(self.requests) if "-by" not in (r.header(self._try_header) or "")
         )
