@@ -26,6 +26,8 @@ from detection.types import Observation
 
 _TOLD_EVERY = 20_000
 _FAULTS_SHOWN = 3
+#: Bytes read at once: a few hundred lines.
+_AT_ONCE = 1 << 18
 
 
 def backtest(
@@ -152,7 +154,7 @@ def _run(replay: Backtest, path: Path, target: BinaryIO | None, console: Console
     size = path.stat().st_size
     with (
         Progress(*columns, console=console, refresh_per_second=2) as bar,
-        path.open("rb") as raw,
+        path.open("rb", buffering=_AT_ONCE) as raw,
     ):
         task = bar.add_task("", total=size, count=0)
         for line in _lines(raw, path.suffix == ".gz"):
@@ -177,7 +179,7 @@ def _lines(raw: BinaryIO, packed: bool) -> Iterator[bytes]:
     """The lines of the file; a ``.gz`` is unpacked as it is read."""
     if not packed:
         return iter(raw)
-    return iter(io.BufferedReader(gzip.GzipFile(fileobj=raw), buffer_size=1 << 18))
+    return iter(io.BufferedReader(gzip.GzipFile(fileobj=raw), buffer_size=_AT_ONCE))
 
 
 def _write(lines: list[dict[str, object]], target: BinaryIO | None) -> None:
