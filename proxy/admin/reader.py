@@ -8,7 +8,7 @@ the store the same thing at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,10 +18,11 @@ from aiohttp import web
 
 from detection.types import Series
 from proxy.admin.bands import Band, expected_band
+from proxy.admin.rollup import buckets_of
 from proxy.admin.rollups import WINDOWS, Rollups
 from proxy.admin.sums import Sums
-from proxy.store.cells import unpack
-from proxy.store.counters import Counters
+from proxy.store.cells import Cells, unpack
+from proxy.store.counters import PAGE, Bucket, Counters
 from proxy.store.errors import StoreError
 from proxy.store.series import (
     COUNTS,
@@ -29,6 +30,7 @@ from proxy.store.series import (
     FIVE_MINUTES,
     HOUR,
     TEN_SECONDS,
+    WIDTH,
     Counts,
     Resolution,
     series_id,
@@ -134,16 +136,9 @@ class Reader:
         # A bucket cut by the window's start would look like a spike.
         first, last = -int(-start // resolution.seconds), int(now // resolution.seconds)
         buckets = [(resolution.letter, bucket) for bucket in range(first, last + 1)]
-        by_shard: dict[int, list[str]] = {}
-        for value in values:
-            by_shard.setdefault(self._counters.shard_of(Series(by, value)), []).append(value)
+        points = int(seconds // step)
         found: dict[str, list[list[int]]] = {}
-        for shard, mine in by_shard.items():
-            ids = [series_id(Series(by, value)).encode() for value in mine]
-            with told_if_away():
-                reply = await self._counters.cells(shard, by, ids, buckets)
-            cells = unpack(reply)
-            points = int(seconds // step)
+        async for mine, cells in self._cells(by, values, buckets):
             times = (first + cells.bucket) * resolution.seconds
             place = np.minimum(points - 1, ((times - start) // step).astype(np.int64))
             drawn = np.zeros((len(mine), 2, points), np.int64)
@@ -152,6 +147,33 @@ class Reader:
                 np.add.at(drawn[:, number], (cells.series, place), column)
             found |= dict(zip(mine, drawn.tolist(), strict=True))
         return found
+
+    async def some(self, by: str, values: Sequence[str], seconds: float) -> Sums:
+        """:meth:`sums` of no more than some values."""
+        buckets = sorted(buckets_of(self._clock(), seconds))
+        names: list[str] = []
+        columns = [np.zeros((WIDTH, 0), np.int64)]
+        async for mine, cells in self._cells(by, values, buckets):
+            used = np.zeros((len(mine), WIDTH), np.int64)
+            np.add.at(used, cells.series, cells.counts)
+            names += mine
+            columns.append(used.T)
+        return Sums.sorted(names, np.concatenate(columns, axis=1))
+
+    async def _cells(
+        self, by: str, values: Sequence[str], buckets: Sequence[Bucket]
+    ) -> AsyncIterator[tuple[list[str], Cells]]:
+        """Buckets of some values, a shard's page of them at a time."""
+        by_shard: dict[int, list[str]] = {}
+        for value in values:
+            by_shard.setdefault(self._counters.shard_of(Series(by, value)), []).append(value)
+        for shard, mine in by_shard.items():
+            for start in range(0, len(mine), PAGE):
+                page = mine[start : start + PAGE]
+                ids = [series_id(Series(by, value)).encode() for value in page]
+                with told_if_away():
+                    reply = await self._counters.cells(shard, by, ids, buckets)
+                yield page, unpack(reply)
 
     async def bands(
         self, series: Series, curve: Curve, columns: Sequence[str]

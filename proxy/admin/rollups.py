@@ -32,7 +32,7 @@ WINDOWS = {
     "90d": 90 * 86_400,
 }
 #: What the pages ask of, those first that are asked of first.
-WARM = ("total", "provider", "model", "project", "key", "agent", "key_model", "agent_model")
+WARM = ("total", "provider", "model", "project", "key", "agent")
 USEFUL_SECONDS = 40.0
 
 _CHEAP_CALLS = 5

@@ -36,6 +36,8 @@ _MOST_ROWS = 200
 #: Rows that the loop looks up before it turns to others.
 _AT_ONCE = 50
 _MOST_EXPORTED = 100_000
+#: Of so many pairs each is asked for by name; of more, all that there are.
+_MOST_PAIRS = 2_000
 CURVE_COLUMNS = (
     "requests", "errors", "refused", "cost_nano_usd", "input_tokens", "output_tokens",
 )  # fmt: skip
@@ -238,13 +240,19 @@ class SeriesRoutes:
         if by not in _PARTS:
             return []
         pairs, place = _PARTS[Dimension(by)]
-        sums = await self._reader.sums(pairs, seconds)
-        edge = pair(value, "") if place == 0 else pair("", value)
-        mine = str.startswith if place == 0 else str.endswith
-        places = [at for at, both in enumerate(sums.values) if mine(both, edge)][:_MOST_ROWS]
+        other = _other(pairs, place)
+        others = (await self._reader.sums(other, seconds)).values
+        if len(others) <= _MOST_PAIRS:
+            mine = [pair(value, one) if place == 0 else pair(one, value) for one in others]
+            sums = await self._reader.some(pairs, mine, seconds)
+        else:
+            edge = pair(value, "") if place == 0 else pair("", value)
+            is_mine = str.startswith if place == 0 else str.endswith
+            every = await self._reader.sums(pairs, seconds)
+            sums = every.only(lambda both: is_mine(both, edge))
         return [
-            {**row.as_dict(), "value": unpair(row.value)[1 - place], "by": _other(pairs, place)}
-            for row in sums.rows(places)
+            {**row.as_dict(), "value": unpair(row.value)[1 - place], "by": other}
+            for row in sums.rows(range(min(_MOST_ROWS, len(sums))))
         ]
 
 

@@ -49,6 +49,11 @@ class Sums:
         return cls(names[order].tolist(), columns[:, order])
 
     @classmethod
+    def sorted(cls, values: Sequence[str], columns: Ints) -> Sums:
+        """:meth:`of`, where the values' order is not known yet."""
+        return cls.of(values, columns, np.argsort(np.array(values, dtype=object), kind="stable"))
+
+    @classmethod
     def of_rows(cls, rows: Sequence[UsageRow]) -> Sums:
         """From the store's own sums."""
         columns = np.array([row.counts for row in rows], np.int64).reshape(-1, WIDTH).T
@@ -60,8 +65,7 @@ class Sums:
         if len(parts) == 1:
             return parts[0]
         values = [value for part in parts for value in part.values]
-        by_name = np.argsort(np.array(values, dtype=object), kind="stable")
-        return cls.of(values, np.concatenate([part.columns for part in parts], axis=1), by_name)
+        return cls.sorted(values, np.concatenate([part.columns for part in parts], axis=1))
 
     def only(self, allowed: Callable[[str], bool]) -> Sums:
         """Those of some values, in the same order."""

@@ -12,6 +12,7 @@ import pytest
 
 from detection.engine import Engine
 from detection.types import Action, ActionKind, Series
+from proxy.admin import series_routes
 from proxy.admin.bands import expected_band
 from proxy.admin.reader import Reader
 from proxy.admin.settings import AdminSettings, AdminToken
@@ -195,6 +196,32 @@ async def test_detail_names_parts_peers_and_band(start, client, store: Store) ->
     assert hourly == pytest.approx(sum(found["curve"]["requests"]), rel=0.2)
     _, found = await get(client, server, "/api/v1/series/detail?by=key&value=unknown")
     assert found["totals"] is None and found["view"] is None
+
+
+@pytest.mark.parametrize("window", ["1h", "24h", "7d"])
+@pytest.mark.parametrize(
+    ("by", "value", "parts"),
+    [
+        ("key", "key_4f1c09a2be77", ["gpt-4o", "gpt-4o-mini"]),
+        ("agent", "code-review", ["claude-sonnet-4"]),
+        ("model", "gpt-4o-mini", ["key_4f1c09a2be77", "key_77b0e2c91d55"]),
+    ],
+)
+async def test_parts_are_the_same_by_name_and_out_of_all(
+    start, client, store: Store, monkeypatch, by, value, parts, window
+) -> None:
+    now = store.clock()
+    await Filler(store).past(now, days=8)
+    server = await start(clock=lambda: now, reader=Reader(store.counters, lambda: now))
+    path = f"/api/v1/series/detail?by={by}&value={value}&window={window}"
+    _, by_name = await get(client, server, path)
+    monkeypatch.setattr(series_routes, "_MOST_PAIRS", -1)
+    _, of_all = await get(client, server, path)
+    assert by_name["parts"] == of_all["parts"]
+    if window != "1h":
+        assert [part["value"] for part in by_name["parts"]] == parts
+        total = sum(part["cost_nano_usd"] for part in by_name["parts"])
+        assert total == by_name["totals"]["cost_nano_usd"]
 
 
 async def test_the_overview_has_the_eight_metrics(start, client, store: Store) -> None:
