@@ -1,0 +1,61 @@
+"""The queue of new connections is emptied, however many come at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import uvloop
+
+from proxy.http.listening import Listening
+
+
+class Port:
+    """Counts the connections that were taken in, and holds them open."""
+
+    def __init__(self) -> None:
+        self.taken: list[asyncio.BaseTransport] = []
+
+    def __call__(self) -> asyncio.Protocol:
+        port = self
+
+        class Taken(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                port.taken.append(transport)
+
+        return Taken()
+
+
+def crowd(listener: socket.socket, count: int) -> list[socket.socket]:
+    return [socket.create_connection(listener.getsockname()) for _ in range(count)]
+
+
+def test_a_crowd_is_taken_in_within_a_few_turns() -> None:
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+            clients = crowd(listener, 200)
+            port = Port()
+            listening = Listening(listener, port, None)
+            for _ in range(20):  # one a turn would be 20
+                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
+            assert len(port.taken) == 200
+            await listening.close()
+        for connection in (*port.taken, *clients):
+            connection.close()
+
+    uvloop.run(run())
+
+
+def test_who_waits_when_the_port_closes_is_taken_in() -> None:
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+            port = Port()
+            listening = Listening(listener, port, None)
+            clients = crowd(listener, 150)
+            await listening.close()
+            assert len(port.taken) == 150
+        for connection in (*port.taken, *clients):
+            connection.close()
+
+    uvloop.run(run())
