@@ -12,9 +12,11 @@ from detection.types import TOTAL, Dimension, Series, pair
 from proxy.providers.base import NO_FACTS, RequestFacts
 
 
-@dataclass(slots=True)
+@dataclass
 class RequestContext:
     """One call, named. ``key`` is a fingerprint, ``client`` a keyed hash.
+
+    Without slots: calls of one head share what it says, which is copied at once.
 
     ``virtual_key`` is the id of a key that the proxy issued, ``None`` where the
     client brought its provider's own. ``received_at`` is monotonic seconds, ``trace``

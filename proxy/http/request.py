@@ -12,6 +12,7 @@ for a connection and used for every request that has the same head.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from proxy.context import RequestContext
 from proxy.gate_decision import Decision
@@ -80,13 +81,13 @@ class Template:
     endpoint: Endpoint
     identity: Identity
     caller: Caller | None
-    client: str
+    #: The context of a call that has this head, before its body is read.
+    known: dict[str, Any]
     inspects_body: bool
     signs: bool
     must_close: bool
     wants_websocket: bool
     content_type: str
-    trace: str | None
     upstream_head: bytes | None = None
 
 
@@ -142,13 +143,27 @@ def make_template(services: Services, head: Head, peer: str) -> Template:
     credential = identity.credential
     caller = services.keys.identify(credential.value) if credential is not None else None
     content_type = headers.get("content-type", "application/json")
+    known = RequestContext(
+        id="",
+        provider=endpoint.provider,
+        upstream=destination.name,
+        wire=endpoint.wire,
+        endpoint=endpoint.name,
+        key=caller.key if caller else None,
+        client=services.hash_client(real_address(peer, headers, services.trusted)),
+        model=endpoint.model,
+        stream=endpoint.streams,
+        metered=endpoint.metered,
+        virtual_key=caller.virtual_key if caller else None,
+        trace=trace_of(headers),
+    )
     return Template(
         router=router,
         route=route,
         endpoint=endpoint,
         identity=identity,
         caller=caller,
-        client=services.hash_client(real_address(peer, headers, services.trusted)),
+        known=vars(known),
         inspects_body=endpoint.metered
         and head.method in _BODY_METHODS
         and ("json" in content_type or "multipart/form-data" in content_type),
@@ -156,7 +171,6 @@ def make_template(services: Services, head: Head, peer: str) -> Template:
         must_close=not head.minor_version or "close" in headers.get("connection", "").lower(),
         wants_websocket=head.wants_websocket,
         content_type=content_type,
-        trace=trace_of(headers),
     )
 
 
@@ -180,21 +194,11 @@ def understand(services: Services, head: Head, peer: str, now: float) -> Request
     credential = template.identity.credential
     if caller is not None and caller.virtual_key is not None and credential is not None:
         caller = services.keys.identify(credential.value)  # it can have been revoked since
-    ctx = RequestContext(
-        id=services.new_id(),
-        provider=endpoint.provider,
-        upstream=template.route.destination.name,
-        wire=endpoint.wire,
-        endpoint=endpoint.name,
-        key=caller.key if caller else None,
-        client=template.client,
-        model=endpoint.model,
-        stream=endpoint.streams,
-        metered=endpoint.metered,
-        virtual_key=caller.virtual_key if caller else None,
-        received_at=now,
-        trace=template.trace,
-    )
+    ctx = object.__new__(RequestContext)
+    ctx.__dict__.update(template.known)
+    ctx.id, ctx.received_at = services.new_id(), now
+    if caller is not template.caller and caller is not None:
+        ctx.key, ctx.virtual_key = caller.key, caller.virtual_key
     return Request(head, template, template.identity.copy(), caller, ctx, model_sent=endpoint.model)
 
 

@@ -30,6 +30,13 @@ def crowd(listener: socket.socket, count: int) -> list[socket.socket]:
     return [socket.create_connection(listener.getsockname()) for _ in range(count)]
 
 
+def leave(port: Port, clients: list[socket.socket]) -> None:
+    for transport in port.taken:
+        transport.close()
+    for client in clients:
+        client.close()
+
+
 def test_a_crowd_is_taken_in_within_a_few_turns() -> None:
     async def run() -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
@@ -41,8 +48,7 @@ def test_a_crowd_is_taken_in_within_a_few_turns() -> None:
                 await asyncio.sleep(0.001)
             assert len(port.taken) == 200
             await listening.close()
-        for connection in (*port.taken, *clients):
-            connection.close()
+        leave(port, clients)
 
     uvloop.run(run())
 
@@ -55,7 +61,6 @@ def test_who_waits_when_the_port_closes_is_taken_in() -> None:
             clients = crowd(listener, 150)
             await listening.close()
             assert len(port.taken) == 150
-        for connection in (*port.taken, *clients):
-            connection.close()
+        leave(port, clients)
 
     uvloop.run(run())
