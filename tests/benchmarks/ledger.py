@@ -137,7 +137,7 @@ async def main(series: int, target: Path | None) -> None:
             found: dict[str, Any] = {"records": []}
             for identities in (5, 500):
                 found["records"].append(await measure_records(store, folder, identities))
-            server.command("FLUSHALL")
+            server.command("FLUSHALL", "SYNC")
             found["memory"] = await measure_memory(store, server, series)
         finally:
             await store.stop()

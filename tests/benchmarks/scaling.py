@@ -101,7 +101,7 @@ async def batches(store: Store, server: Server, series: int, count: int, name: s
 
 async def bytes_of(store: Store, server: Server, starts: list[int], count: int) -> float:
     """Store bytes of a series that was called at these times."""
-    server.command("FLUSHALL")
+    server.command("FLUSHALL", "SYNC")
     before, last = used_memory(server), 0
     for n in range(count):
         rows = tuple(
