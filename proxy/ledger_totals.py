@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import NamedTuple
 
 from detection.types import Observation, failed
@@ -94,14 +95,14 @@ class Totals:
     def add(self, calls: Sequence[Observation], counts: Counts) -> None:
         """Take in calls of one identity and what they sum up to."""
         o = calls[0]
-        provider = o.provider or ""
-        labels = Labels(provider, o.model or "", o.key or "", o.agent or "", o.project or "")
-        row = self.usage.get(labels)
+        provider, model = o.provider or "", o.model or ""
+        # A plain tuple is found where labels are, and made in a fraction of their time.
+        labels = (provider, model, o.key or "", o.agent or "", o.project or "")
+        row = self.usage.get(labels)  # type: ignore[call-overload]
         if row is None:
-            row = self._row(labels)
-        for n, value in enumerate(counts):
-            row[n] += value
-        self._details(provider, o.model or "", calls)
+            row = self._row(Labels(*labels))
+        row[:] = map(add, row, counts)
+        self._details(provider, model, calls)
 
     def _row(self, labels: Labels) -> list[int]:
         if len(self.usage) >= self._limit:
