@@ -28,7 +28,7 @@ Deltas = dict[tuple[Place, int], list[int]]
 
 PENDING_CELLS = 20_000
 #: The store adds up each series of a batch in one go, and answers nobody meanwhile.
-BATCH_SERIES = 600
+BATCH_SERIES = 1_000
 REPLAY_RECORDS = 64
 ADVANCE_RECORDS = 5_000
 PROBE_SECONDS = 5.0

@@ -51,7 +51,7 @@ async def test_no_batch_holds_the_store_up_for_long(
         return await apply(batch, fleet_buckets)
 
     monkeypatch.setattr(store.counters, "apply", watched)
-    calls = [observation(n, store.clock(), agent=f"a{n}", user=f"u{n}") for n in range(1500)]
+    calls = [observation(n, store.clock(), agent=f"a{n}", user=f"u{n}") for n in range(3000)]
     for call in calls:
         ledger.record(call)
     assert await ledger.flush(30)
