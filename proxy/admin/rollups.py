@@ -95,8 +95,9 @@ class Rollups:
         self._free.clear()
         try:
             if not known:
-                # No more than this question needs, beside what is there.
-                await self._read(by, now, buckets.union(*(part.held for part in parts)))
+                # No more than this question needs and what it is compared with.
+                wanted = buckets | buckets_of(now, 2 * seconds)
+                await self._read(by, now, wanted.union(*(part.held for part in parts)))
             elif cheap or age > USEFUL_SECONDS:
                 await self._read(by, now, self._wanted(now) | buckets)
             elif age > 5 * took and by not in self._behind:
