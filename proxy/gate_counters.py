@@ -195,7 +195,9 @@ class Counters:
         known = self.alone or now - account.heard_at < _FRESH_SECONDS
         exhausted = amount > counter.limit_now or (known and account.remaining < amount)
         if rule.mode is Mode.SHADOW:
-            if exhausted:
+            # Nobody waits for the store here; but what is used stays used.
+            used = account.total + account.reserved
+            if exhausted or account.limit - used < amount:
                 decision.might("block", rule.name, counter.series)
                 self.crossed[counter] = self.crossed.get(counter, 0) + 1
             return None

@@ -82,6 +82,7 @@ def test_calls_of_all_workers_are_told_and_outlive_a_restart(tmp_path: Path) -> 
                     break
             assert len(stopped) == 2, "one worker never had a call to stop"
             every = sum(stopped.values())
+            assert every >= made - 2, "each worker may let one pass before it hears of the other"
             wait_for(
                 lambda: sum(r["calls"] for r in rows(proxy, "busy")) == every, 30, "both's calls"
             )
