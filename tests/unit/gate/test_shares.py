@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from detection.budget import nano_usd
+from detection.types import Mode
 from proxy import enforcement_holds
 from proxy.settings import BudgetSettings, LimitSettings
 from proxy.store.store import Store
@@ -57,6 +58,23 @@ async def test_a_request_limit_is_exact_over_replicas(open_replica: OpenReplica)
     replicas = [await open_replica(name, limits=[limit]) for name in "ab"]
     passed = sum(await asyncio.gather(*(spend(r, 60) for r in replicas)))
     assert passed == 50
+
+
+async def test_shadow_tells_of_every_call_beyond_a_limit(open_replica: OpenReplica) -> None:
+    limit = LimitSettings(name="r", requests=10, per="month", mode=Mode.SHADOW)
+    told = []
+    for name in "ab":
+        replica = await open_replica(name, limits=[limit])
+        decisions = []
+        for _ in range(30):
+            decision = await replica.admit(call())
+            replica.gate.settle(decision, done())
+            decisions.append(decision)
+        assert {decision.kind for decision in decisions} == {"allow"}
+        told.append(sum(decision.would == "block" for decision in decisions))
+    # The second may use what it has not heard to be used, and no more.
+    assert told[0] == 20
+    assert 20 <= told[1] <= 30
 
 
 async def test_calls_at_once_are_counted_over_replicas(open_replica: OpenReplica) -> None:
