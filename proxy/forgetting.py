@@ -19,7 +19,6 @@ import orjson
 
 from detection.engine import Engine
 from detection.types import Dimension, unpair
-from proxy.history.markers import Markers
 from proxy.journal import Journal, JournalBusyError, lock
 from proxy.journal_segments import list_segments
 
@@ -99,6 +98,8 @@ def in_archive(data_dir: Path, name: Name) -> int:
     folder = data_dir / "history"
     if not folder.exists():
         return 0
+    from proxy.history.markers import Markers  # a database, which serving needs for nothing else
+
     count = 0
     with Markers(data_dir / "imports.db") as markers:
         for path in sorted(folder.glob("*/*.jsonl.gz")):

@@ -13,14 +13,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from detection.types import Observation
-from proxy.history.markers import Markers
 from proxy.history.rows import HOUR_SECONDS, Aggregate, Row
 from proxy.observation_json import from_row
+
+if TYPE_CHECKING:
+    from proxy.history.markers import Markers
 
 
 def moment(row: Row) -> float:
