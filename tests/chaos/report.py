@@ -105,7 +105,7 @@ def main() -> int:
     outcomes = run(
         chosen(given.short, given.rows),
         tries=1 if given.short else given.tries,
-        baseline_seconds=0.2 if given.short else 1.0,
+        baseline_seconds=0.2 if given.short else 2.0,
     )
     outcomes.sort(key=lambda o: o.row)
     failed = [o for o in outcomes if not o.held]
