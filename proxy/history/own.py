@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from detection.types import Observation
-from proxy.history.archive import Archive
+from proxy.history.archive import Archive, moment
 from proxy.history.reader import read_rows
 from proxy.history.source import Source, SourceError
 from proxy.history.spreading import spread
@@ -45,17 +45,17 @@ def own_journal(data_dir: Path) -> Iterator[Observation]:
 
 
 def calls_of_file(path: Path, format_name: str = "auto") -> list[Observation]:
-    """The calls of one file of any known format, in order of time.
+    """The calls of one file of any known format, in order of time; sums as :func:`spread` has them.
 
     Raises SourceError where it can't be read, or is too long to sort in memory.
     """
-    rows = read_rows(Source(path), format_name=format_name)
-    calls = list(
-        itertools.islice((row for row in rows if isinstance(row, Observation)), _SORTED_ROWS + 1)
+    rows = sorted(
+        itertools.islice(read_rows(Source(path), format_name=format_name), _SORTED_ROWS + 1),
+        key=moment,
     )
-    if len(calls) > _SORTED_ROWS:
+    calls = list(itertools.islice(spread(rows), _SORTED_ROWS + 1))
+    if max(len(rows), len(calls)) > _SORTED_ROWS:
         raise SourceError(f"{path}: more than {_SORTED_ROWS:,} calls; import it first")
     if not calls:
-        raise SourceError(f"{path}: no single calls in it (sums can't be replayed)")
-    calls.sort(key=lambda call: call.ts)
+        raise SourceError(f"{path}: no calls in it, single or counted")
     return calls
