@@ -40,6 +40,8 @@ def _hollow(package: str) -> None:
 
 # Our arrays are small: threads for matrices would only take memory and each other's time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Nor has pydantic to look through every installed package for plug-ins of its own.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
 for _package, _other in _LOOKED_FOR:
     _import_without(_package, _other)
 for _package in _PARTS_USED:

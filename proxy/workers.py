@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import signal
@@ -122,6 +123,8 @@ def settle_memory() -> None:
     Calls leave no cycles behind, so that it may also look less often.
     """
     gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import brotli
-import zstandard
 
 #: Most that one body is unfolded to before inspection gives up.
 MAX_BYTES = 1 << 30
@@ -68,6 +67,8 @@ class _Zstandard:
     """Zstandard. Its engine takes no limit, so a small input step bounds what it unfolds to."""
 
     def __init__(self) -> None:
+        import zstandard  # half a megabyte, and 2 ms at the first answer that comes so
+
         self._engine = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
