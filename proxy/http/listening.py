@@ -48,11 +48,11 @@ class Listening:
 
     async def close(self) -> None:
         """Close the port; who had connected by then and waits in its queue is taken in."""
-        if self._pause is not None:
-            self._pause.cancel()
         self._loop.remove_reader(self._listener)
         while self._take_some():
             pass
+        if self._pause is not None:
+            self._pause.cancel()  # also one that the last look at the queue began
         self._listener.close()
         if self._spare >= 0:
             os.close(self._spare)
