@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import structlog
+
 from detection.backtest import Backtest
 from detection.engine import Engine
 from detection.settings import DetectionSettings, PolicySettings
@@ -20,6 +22,7 @@ from detection.types import Observation
 from proxy.history.drill import Found, Replay, found_by
 from proxy.history.incidents import CHANGES, MAKERS, IncidentPlan
 
+_log = structlog.get_logger("tokenweir.drill")
 #: How long the first call of the agent is waited for.
 WAIT_SECONDS = 120.0
 MOST_MINUTES = 60.0
@@ -34,7 +37,7 @@ class LiveDrills:
     """The drills of one worker: at most one at a time.
 
     ``state`` is ``idle``, ``waiting`` (for a call to make the incident of), ``playing``,
-    ``done`` or ``no_traffic``; ``found`` is what the last one came to up to now.
+    ``done``, ``failed`` or ``no_traffic``; ``found`` is what the last one came to up to now.
     """
 
     def __init__(
@@ -86,6 +89,9 @@ class LiveDrills:
                 drill.make(self._now())
                 self.found = drill.found()
                 await asyncio.sleep(_PULSE_SECONDS)
+        except Exception:
+            _log.exception("drill_failed", kind=plan.kind)
+            ended = "failed"
         finally:
             # The copies go with it.
             self._drill, self.state = None, ended

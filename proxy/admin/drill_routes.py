@@ -81,7 +81,7 @@ _PLAN["properties"] = {
     for name, schema in _PLAN["properties"].items()
     if name != "at_hours"  # it begins now
 }
-_STATES = ["idle", "waiting", "playing", "done", "no_traffic"]
+_STATES = ["idle", "waiting", "playing", "done", "failed", "no_traffic"]
 _DRILL = shape(
     "Drill",
     2,

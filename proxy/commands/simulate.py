@@ -141,6 +141,8 @@ def _live(client: AdminClient, plan: Scenario, console: Console) -> list[Found]:
             raise
         if told["state"] == "done" and told["found"] is not None:
             found.append(of_plain(told["found"]))
+        elif told["state"] == "failed":
+            console.print(f"{incident.kind}: the drill failed; the proxy's log says why")
         else:
             whom = f"agent {incident.agent!r}" if incident.agent else "any agent"
             console.print(f"{incident.kind}: no call of {whom} came to make it of", markup=False)

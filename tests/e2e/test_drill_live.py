@@ -54,7 +54,9 @@ def test_incidents_are_found_in_live_traffic_that_goes_on_untouched(tmp_path: Pa
                 stop.set()
                 caller.join(30)
             assert found.exit_code == 0, found.output
-            loop, storm = [json.loads(line) for line in found.stdout.splitlines() if "{" in line]
+            lines = [line for line in found.stdout.splitlines() if "{" in line]
+            assert len(lines) == 2, (found.output, proxy.log.read_text()[-3000:])
+            loop, storm = map(json.loads, lines)
             assert (loop["kind"], loop["agent"], loop["signal"]) == ("loop", "triage", "agent_loop")
             assert loop["action"] in ("throttle", "block")
             assert 0 <= loop["detected_seconds"] <= loop["stopped_seconds"] < 120
