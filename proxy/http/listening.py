@@ -49,10 +49,10 @@ class Listening:
     async def close(self) -> None:
         """Close the port; who had connected by then and waits in its queue is taken in."""
         self._loop.remove_reader(self._listener)
+        self._stay()
         while self._take_some():
             pass
-        if self._pause is not None:
-            self._pause.cancel()  # also one that the last look at the queue began
+        self._stay()  # the last look at the queue can have begun a pause
         self._listener.close()
         if self._spare >= 0:
             os.close(self._spare)
@@ -103,6 +103,12 @@ class Listening:
         finally:
             self._spare = _nothing()
         return True
+
+    def _stay(self) -> None:
+        """No look at the queue by itself any more."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def _again(self) -> None:
         self._pause = None

@@ -121,6 +121,10 @@ def running(peer: Peer, folder: Path, cpu: int) -> Iterator[tuple[int, float]]:
                 for pid in store:
                     os.kill(pid, signal.SIGKILL)
             yield process.pid, started
+        except Exception:
+            said = Path(log.name).read_text(errors="replace")[-2000:]
+            print(f"{peer.name} ended with {process.poll()}; it said:\n{said}", flush=True)
+            raise
         finally:
             end(process)
 
