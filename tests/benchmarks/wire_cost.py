@@ -145,3 +145,7 @@ def report_cost() -> None:
     small, large = peak_bytes(_LONG_BYTES // 10), peak_bytes(_LONG_BYTES)
     print(f"  memory of a stream of 1 MB {small:,} bytes, of 10 MB {large:,} bytes")
     print()
+
+
+if __name__ == "__main__":
+    report_cost()
