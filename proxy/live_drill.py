@@ -98,7 +98,7 @@ class LiveDrills:
 
     async def _copy(self) -> Replay:
         """Detection and policy as they are now; calls are served while it is made."""
-        saved: dict[str, Any] = {"states": [], "owners": []}
+        saved: dict[str, Any] = {"cells": [], "states": [], "owners": []}
         for name, part in self._engine().dump_in_parts():
             if name in saved:
                 saved[name] += part

@@ -227,8 +227,8 @@ class Exchange(Call):
         answer = self._answer
         if self._done or answer is None:
             return
-        if data and self.request is not None and self.request.first_byte_at is None:
-            self.request.first_byte_at = self.services.monotonic()
+        if data:
+            self._heard()
         if not done:
             out = answer.pass_on(data, done, trailers)
             self.started = True
@@ -260,8 +260,7 @@ class Exchange(Call):
 
     def on_answer_raw(self, data: bytes) -> None:
         """Framed bytes of the answer, to be passed on; they are read later."""
-        if self.request is not None and self.request.first_byte_at is None:
-            self.request.first_byte_at = self.services.monotonic()
+        self._heard()
         self._client.send(data)
 
     def on_answer_read(self, body: bytes, raw: bytes, done: bool) -> None:
@@ -271,6 +270,7 @@ class Exchange(Call):
             return
         if done:
             self._connection = None
+            self._heard()
             answer.read(body)
             # Counted before the client sees the end, so that no call that it saw whole is lost.
             self._settle("", complete=True)
@@ -280,6 +280,12 @@ class Exchange(Call):
         self.on_answer_raw(raw)
         answer.read(body)
         self._progress(answer)
+
+    def _heard(self) -> None:
+        """Bytes of the answer's body are here: the first of them are timed."""
+        request = self.request
+        if request is not None and request.first_byte_at is None:
+            request.first_byte_at = self.services.monotonic()
 
     def on_switched(self, headers: RawHeaders, rest: bytes) -> None:
         """The upstream speaks WebSocket from here on."""

@@ -167,9 +167,9 @@ def slow_reader(lab: Lab) -> None:
         raw.until(b"200 OK")
 
         def rests() -> bool:
-            so_far = FLOODED[name]
+            so_far = FLOODED.get(name, 0)
             time.sleep(0.3)
-            return FLOODED[name] == so_far
+            return 0 < so_far == FLOODED[name]
 
         wait_for(rests, 20, "the upstream is paused")
         assert FLOODED[name] < 64 * MEGABYTE, "everything was read ahead"
