@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -25,13 +26,17 @@ EVENTS = 62
 
 
 def free_port() -> int:
-    """A port that is free, and so is the one after it."""
+    """A port that is free, and so is the one after it.
+
+    Not one of those that clients' sockets get by themselves: thousands of them, closed a
+    moment ago, keep a server that starts later from listening there.
+    """
     while True:
+        wanted = random.randrange(12_000, 32_000)
         with socket.socket() as first, socket.socket() as second, suppress(OSError):
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            second.bind(("127.0.0.1", port + 1))
-            return port
+            first.bind(("127.0.0.1", wanted))
+            second.bind(("127.0.0.1", wanted + 1))
+            return wanted
 
 
 def stream_parts() -> bytes:
