@@ -99,13 +99,14 @@ class Call:
         """End this call: the proxy itself failed on it, and must not leave it hanging."""
         ctx = self.ctx
         _log.error("call_broke", request_id=ctx.id if ctx is not None else None, exc_info=error)
-        self.services.runtime.upstream_failures["internal"] += 1
+        self.services.runtime.rejected["internal"] += 1
         try:
             self._drop_upstream()
-            self._settle("internal_error", complete=False, status=500)
             if not self.started:
+                self._settle("internal_error", complete=False, status=500)
                 self._refuse(_BROKE)
                 return
+            self._settle("internal_error", complete=False)
         except Exception:
             _log.exception("call_broke_again")
         self._done = True

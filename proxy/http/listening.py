@@ -24,6 +24,8 @@ from proxy.http.errors import bare
 _AT_ONCE = 64
 #: How long to wait where no descriptor is left at all: calls that end free some.
 _PAUSE_SECONDS = 0.05
+#: How long a stop waits for handshakes that have begun: a client can drag one out.
+_LAST_HANDSHAKES_SECONDS = 2.0
 _FULL = frozenset((errno.EMFILE, errno.ENFILE))
 
 
@@ -58,7 +60,9 @@ class Listening:
             os.close(self._spare)
             self._spare = -1
         if self._opening:
-            await asyncio.wait(self._opening)
+            _, slow = await asyncio.wait(self._opening, timeout=_LAST_HANDSHAKES_SECONDS)
+            for task in slow:
+                task.cancel()
 
     def _take(self) -> None:
         self._take_some()
@@ -117,7 +121,7 @@ class Listening:
     async def _open(self, connection: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._protocol, connection, ssl=self._tls)
-        except OSError:  # a handshake that failed, or who hung up in it
+        except (OSError, asyncio.CancelledError):  # a handshake that failed, or took too long
             with contextlib.suppress(OSError):
                 connection.close()
 

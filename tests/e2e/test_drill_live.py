@@ -9,7 +9,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from proxy.cli import app
-from tests.e2e.test_shadow import answer
+from tests.conftest import Recorder
 from tests.rig import TOKEN, Proxy, Raw, Upstream, running_proxy, wait_for
 
 SCENARIO = """
@@ -37,7 +37,7 @@ def keep_calling(proxy: Proxy, stop: threading.Event, done: list[int]) -> None:
 def test_incidents_are_found_in_live_traffic_that_goes_on_untouched(tmp_path: Path) -> None:
     scenario = tmp_path / "drill.yaml"
     scenario.write_text(SCENARIO)
-    with Upstream(answer) as upstream:
+    with Upstream(Recorder()) as upstream:
         settings = {"upstreams": {"openai": {"base_url": upstream.url}}}
         with running_proxy(tmp_path, settings) as proxy:
             stop, done = threading.Event(), [0]

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.rig import (
-    Proxy,
-    Raw,
-    Upstream,
-    chat_answer,
-    json_answer,
-    read_request,
-    running_proxy,
-    wait_for,
-)
+from tests.conftest import Recorder
+from tests.rig import Proxy, Raw, Upstream, running_proxy, wait_for
 
 MOST_CALLS = 2_000
 SETTINGS = {
@@ -27,12 +18,6 @@ SETTINGS = {
     "limits": [{"name": "slow-down", "by": ["agent"], "requests": 1, "per": "day"}],
     "alerts": {"enabled": False},
 }
-
-
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while await read_request(reader) is not None:
-        writer.write(json_answer(chat_answer()))
-        await writer.drain()
 
 
 def call(proxy: Proxy, agent: str) -> None:
@@ -66,7 +51,7 @@ def all_journalled(proxy: Proxy, made: int) -> bool:
 
 
 def test_calls_of_all_workers_are_told_and_outlive_a_restart(tmp_path: Path) -> None:
-    with Upstream(answer) as upstream:
+    with Upstream(Recorder()) as upstream:
         settings = SETTINGS | {
             "upstreams": {"openai": {"base_url": upstream.url, "wire": "openai"}}
         }

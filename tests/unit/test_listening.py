@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 
+import trustme
 import uvloop
 
 from proxy.http.listening import Listening
@@ -61,6 +63,24 @@ def test_who_waits_when_the_port_closes_is_taken_in() -> None:
             clients = crowd(listener, 150)
             await listening.close()
             assert len(port.taken) == 150
+        leave(port, clients)
+
+    uvloop.run(run())
+
+
+def test_a_handshake_that_is_dragged_out_does_not_hold_up_a_stop() -> None:
+    async def run() -> None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = Port()
+            listening = Listening(listener, port, tls)
+            clients = crowd(listener, 3)  # they say nothing
+            await asyncio.wait_for(listening.close(), 20)  # a handshake may take 60 s
+            assert not port.taken
+            for client in clients:
+                client.settimeout(10)
+                assert client.recv(1) == b""
         leave(port, clients)
 
     uvloop.run(run())
