@@ -107,9 +107,12 @@ class Meter:
         key, headers = call.ctx.key, call.answer_headers
         if headers and key is not None:
             provider, usage, now = call.ctx.provider, call.usage, observation.ts
-            self._limits.note(provider, key, headers, now)
-            if usage is not None and usage.retry_after_seconds:
-                self._limits.told_to_wait(provider, key, now + usage.retry_after_seconds)
+            try:
+                self._limits.note(provider, key, headers, now)
+                if usage is not None and usage.retry_after_seconds:
+                    self._limits.told_to_wait(provider, key, now + usage.retry_after_seconds)
+            except Exception:
+                self._failed("limits")
         return observation.cost_nano_usd
 
     def observation(self, call: Finished) -> Observation:
