@@ -1,11 +1,13 @@
 """Half an hour at half of capacity, with everything going on that goes on.
 
-Run as ``python -m tests.chaos.soak [--minutes 30] [--most 60] [--json FILE]``.
+Run as ``python -m tests.chaos.soak [--minutes 30] [--mixed 60] [--json FILE]``.
 
-JSON calls, long streams, WebSockets, clients that hang up, reloads of the
-configuration, incidents, and a store that is killed now and then. Printed are
-the slope of the memory, descriptors and threads at both ends, and whether
-upstream, journal and store have counted alike.
+A crowd sends plain calls at half of the rate that it reached here a moment before,
+going as fast as answers came (``tests/chaos/crowd.py``). Beside it fewer clients do
+everything else: long streams, WebSockets, hanging up, loops that become incidents;
+the configuration is reloaded and the store killed now and then. Printed are the
+slope of the memory, descriptors and threads at both ends, and whether clients,
+upstreams, journal and store have counted alike.
 
 Owns: the mix, and what is measured. Must never: call the run sound where books differ.
 """
@@ -29,16 +31,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.lab import Fault, Lab, Outcome, chat
+from tests.benchmarks._load import cpu_seconds
+from tests.chaos.crowd import Crowd, records
+from tests.chaos.lab import Lab, chat
 from tests.chaos.scenarios.bodies import STREAM, frame, words
 from tests.chaos.scripted import STREAM_HEAD, behaviour, chunk, event_stream
 from tests.rig import Received, wait_for
 
 CLIENTS = 12
 SAMPLE_SECONDS = 3.0
-CALIBRATE_SECONDS = 5.0
-#: The clients and the upstream run on the same cores as the proxy.
-MOST_PER_SECOND = 60.0
+CALIBRATE_SECONDS = 8.0
+#: By the clients in Python, which run on the same cores as the proxy.
+MIXED_PER_SECOND = 60.0
 MIX = (("json", 0.86), ("stream", 0.08), ("hang-up", 0.03), ("websocket", 0.02), ("loop", 0.01))
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -60,13 +64,12 @@ async def long_stream(
 class Soak:
     """The clients of one run, and what they did."""
 
-    def __init__(self, lab: Lab, most: float) -> None:
+    def __init__(self, lab: Lab, rate: float) -> None:
         self.lab = lab
-        self.most = most
         self.began = time.monotonic()
         self.done: dict[str, int] = dict.fromkeys((kind for kind, _ in MIX), 0)
         self.failed: list[str] = []
-        self.rate = 0.0
+        self.rate = rate
         self.stopping = False
         self._chance = random.Random(5)
 
@@ -78,18 +81,11 @@ class Soak:
         self.stopping = True
         await asyncio.gather(*clients)
 
-    async def calibrate(self) -> None:
-        """Set the rate to half of what these clients can do here with plain calls, or the most."""
-        before, began = sum(self.done.values()), time.monotonic()
-        await self.run(CALIBRATE_SECONDS)
-        done = sum(self.done.values()) - before
-        self.rate = min(done / (time.monotonic() - began) / 2, self.most)
-
     async def _client(self) -> None:
         link: Streams | None = None
         while not self.stopping:
             began = time.monotonic()
-            kind = self._kind() if self.rate else "json"
+            kind = self._kind()
             try:
                 if kind in ("json", "loop"):
                     link = link or await self._connect()
@@ -105,8 +101,7 @@ class Soak:
                 if link is not None:
                     link[1].close()
                 link = None
-            if self.rate:
-                await asyncio.sleep(max(0.0, CLIENTS / self.rate - (time.monotonic() - began)))
+            await asyncio.sleep(max(0.0, CLIENTS / self.rate - (time.monotonic() - began)))
         if link is not None:
             link[1].close()
 
@@ -219,31 +214,48 @@ def disturb(lab: Lab, gauges: Gauges, stop: threading.Event, seconds: float) -> 
     return {**done, "store_killed_at_seconds": killed_at}
 
 
-async def soak(minutes: float, folder: Path, most: float = MOST_PER_SECOND) -> dict[str, Any]:
-    """Run, and give everything that was measured."""
+async def soak(minutes: float, folder: Path, mixed: float = MIXED_PER_SECOND) -> dict[str, Any]:
+    """Run, and give everything that was measured. Raises ``MissingError`` without wrk and cc."""
     loud = {"name": "loop", "by": ["agent"], "match": {"agent": ["looper"]}, "requests": 5}
-    lab = Lab(folder, {"limits": [{**loud, "per": "minute", "tier": "critical"}]})
+    settings = {
+        "limits": [{**loud, "per": "minute", "tier": "critical"}],
+        "journal": {"max_bytes": 2**36},  # the books need every record
+    }
+    lab = Lab(folder, settings)
     lab.begin("r0")
     try:
-        run = Soak(lab, most)
-        await run.calibrate()
-        run.began = time.monotonic()
+        crowd = Crowd(lab)
+        port = lab.proxy.port
+        capacity = await asyncio.to_thread(crowd.run, port, CALIBRATE_SECONDS)
+        rate = capacity.requests / capacity.seconds / 2
+        run = Soak(lab, mixed)
         gauges = Gauges(lab.proxy.process.pid)
         start = gauges.take()
         stop = threading.Event()
-        loop = asyncio.get_running_loop()
-        disturbing = loop.run_in_executor(None, disturb, lab, gauges, stop, minutes * 60)
+        cpu = cpu_seconds(lab.proxy.process.pid)
+        disturbing = asyncio.to_thread(disturb, lab, gauges, stop, minutes * 60)
+        sending = asyncio.to_thread(crowd.run, port, minutes * 60, rate)
+        done = asyncio.gather(disturbing, sending)
         await run.run(minutes * 60)
         stop.set()
-        found: dict[str, Any] = {"minutes": minutes, "rate": round(run.rate, 1), **run.done}
-        found |= await disturbing
-        found["failed"] = run.failed
+        disturbed, sent = await done
+        busy = (cpu_seconds(lab.proxy.process.pid) - cpu) / (minutes * 60)
+        found: dict[str, Any] = {
+            "minutes": minutes,
+            "capacity_per_second": round(rate * 2),
+            "crowd_per_second": round(sent.requests / sent.seconds),
+            "crowd_errors": sent.status + sent.socket,
+            "proxy_cores_busy": round(busy, 2),
+            **run.done,
+            **disturbed,
+            "failed": run.failed,
+        }
         await asyncio.to_thread(settle, lab, start[2])
-        found |= await asyncio.to_thread(books, lab)
+        found |= await asyncio.to_thread(books, lab, crowd)
         end = gauges.take()
     finally:
         lab.close()
-    found |= {
+    return found | {
         "memory_start_mb": round(start[1], 1),
         "memory_end_mb": round(end[1], 1),
         "memory_by_tenths_mb": gauges.by_tenths(),
@@ -251,46 +263,63 @@ async def soak(minutes: float, folder: Path, most: float = MOST_PER_SECOND) -> d
         "descriptors": [start[2], max(s[2] for s in gauges.samples), end[2]],
         "threads": [start[3], max(s[3] for s in gauges.samples), end[3]],
     }
-    found["sound"] = not (found["lost"] or found["doubled"]) and found["cost_differs_nano_usd"] == 0
-    return found
 
 
 def settle(lab: Lab, descriptors: int) -> None:
-    """Wait until nothing is under way any more."""
+    """Wait until nothing is under way any more, and the store counts nothing new."""
     wait_for(lambda: lab.metric("tokenweir_requests_in_flight") == 0, 60, "no call under way")
     wait_for(lambda: lab.metric("tokenweir_store_up") == 1, 60, "the store is back")
     folder = f"/proc/{lab.proxy.process.pid}/fd"
     with contextlib.suppress(AssertionError):
         wait_for(lambda: len(os.listdir(folder)) <= descriptors + 8, 30, "descriptors given back")
+    before = -1
+    while (now := stored(lab)[0]) != before:
+        before = now
+        time.sleep(3)
 
 
-def books(lab: Lab) -> dict[str, Any]:
-    """Upstream against journal against store, in calls and in money."""
-    outcome = Outcome(0, "soak", 1)
-    lab.audit(outcome, Fault(0, "soak", "soak", lambda lab: None))
-    spent = sum(o["cost_nano_usd"] or 0 for o in lab.journal())
-    counted = sum(row["cost_nano_usd"] for row in lab.proxy.usage(window="24h"))
+def stored(lab: Lab) -> tuple[int, int]:
+    """Calls and nano-USD by the store's count."""
+    rows = lab.proxy.usage(window="24h")
+    return sum(r["requests"] + r["refused"] for r in rows), sum(r["cost_nano_usd"] for r in rows)
+
+
+def books(lab: Lab, crowd: Crowd) -> dict[str, Any]:
+    """Clients and upstreams against the journal, the journal against the store; and money."""
+    written = records(lab.proxy.data_dir)
+    calls, cost_nano_usd = stored(lab)
+    seen = crowd.upstream_saw()
+    arrived = set(lab.script.arrived)
+    unnamed = written.sessions["other"]  # names beyond the cap on sessions
+    missing = max(0, len(arrived - written.sessions.keys()) - unnamed)
+    twice = sum(n - 1 for name, n in written.sessions.items() if name != "other")
     incidents = lab.proxy.api("/api/v1/incidents?state=all")["incidents"]
-    return {
-        "upstream_saw": len(lab.script.arrived),
-        "journalled": len(lab.journal()),
-        "lost": outcome.lost,
-        "doubled": outcome.doubled,
-        "cost_differs_nano_usd": counted - spent,
+    found = {
+        "crowd_had_answers": crowd.sent.requests,
+        "upstreams_saw": seen + len(arrived),
+        "journalled": written.calls,
+        "stored": calls,
+        "lost": missing + max(0, seen - written.crowd) + max(0, written.calls - calls),
+        "doubled": twice + max(0, written.crowd - seen) + max(0, calls - written.calls),
+        "cost_differs_nano_usd": cost_nano_usd - written.cost_nano_usd,
         "incidents": len(incidents),
-        "why": outcome.why,
     }
+    agree = crowd.sent.requests == seen
+    agree = agree and not (found["lost"] or found["doubled"] or found["cost_differs_nano_usd"])
+    return {**found, "sound": agree}
 
 
 def main() -> int:
     """Run and print; 1 where the books differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--most", type=float, default=MOST_PER_SECOND, help="calls a second")
+    parser.add_argument(
+        "--mixed", type=float, default=MIXED_PER_SECOND, help="calls a second beside the crowd's"
+    )
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tw-soak-") as name:
-        found = asyncio.run(soak(given.minutes, Path(name), given.most))
+        found = asyncio.run(soak(given.minutes, Path(name), given.mixed))
     for name, value in found.items():
         print(f"{name:<24}{value}")
     if given.json is not None:
