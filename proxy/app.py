@@ -35,6 +35,7 @@ from proxy.gate import Gate
 from proxy.http.deadlines import Deadlines
 from proxy.http.identity import NameCap
 from proxy.http.listening import Listening
+from proxy.http.outbox import Outbox
 from proxy.http.pool import Pools
 from proxy.http.ports import RunningCalls, Services
 from proxy.http.routing import Router
@@ -221,7 +222,9 @@ class App:
         settings, loop = self.settings, asyncio.get_running_loop()
         self.telemetry = telemetry_of(settings.otel, self.journal.replica)
         self.deadlines = Deadlines(loop)
-        self.pools = Pools(loop, self.deadlines)
+        self.outbox = Outbox(loop, self.runtime)
+        self.outbox.before, self.journal.gather = self.journal.flush, self.outbox.gather
+        self.pools = Pools(loop, self.deadlines, self.outbox)
         self.signer = Signer(lambda: self.settings.all_upstreams.values())
         self.running = RunningCalls()
         self.drills = LiveDrills(
@@ -262,7 +265,7 @@ class App:
             running=self.running,
         )
         self.gate.on_cut(self.running.cut)
-        self.data_server = DataServer(self.services, loop, self.deadlines)
+        self.data_server = DataServer(self.services, loop, self.deadlines, self.outbox)
 
     def _build_admin(self) -> AdminServer:
         settings = self.settings

@@ -72,6 +72,9 @@ class JournalBusyError(RuntimeError):
 class Journal:
     """The single writer of one worker's journal.
 
+    ``gather`` is asked at a record whether it may wait for others. Who says yes sees to
+    it that :meth:`flush` is called soon, before anyone is told that the call is done.
+
     Raises
     ------
     JournalBusyError
@@ -98,6 +101,8 @@ class Journal:
         self._fd = -1
         self._size = 0
         self._backlog: deque[bytes] = deque()
+        self._gathered: list[bytes] = []
+        self.gather: Callable[[], bool] = _never
         self._retry_at = 0.0
         self._unsynced = False
         self.write_errors = 0
@@ -186,13 +191,26 @@ class Journal:
     # ---- writing ----
 
     def append(self, observation: Observation) -> int:
-        """Write one record with one system call; gives its number. Never raises OSError."""
-        return self._write(self._encode(observation), 1)
+        """Write one record, or gather it; gives its number. Never raises OSError."""
+        line = self._encode(observation)
+        if not self._gathered and not self.gather():
+            return self._write(line, 1)
+        self._gathered.append(line)
+        self.last += 1
+        return self.last
 
     def append_many(self, observations: Iterable[Observation]) -> int:
         """Write many with one system call; gives the number of the last."""
+        self.flush()
         lines = [self._encode(o) for o in observations]
         return self._write(b"".join(lines), len(lines)) if lines else self.last
+
+    def flush(self) -> None:
+        """Write what was gathered, with one system call."""
+        if self._gathered:
+            lines, self._gathered = self._gathered, []
+            self.last -= len(lines)
+            self._write(b"".join(lines), len(lines))
 
     def _write(self, data: bytes, count: int) -> int:
         if self._backlog or self._fd < 0 or self._size >= self.settings.segment_bytes:
@@ -248,6 +266,7 @@ class Journal:
 
     def retry(self) -> bool:
         """Write what waits for the disk, once a second; true when nothing waits any more."""
+        self.flush()
         if not self._backlog:
             return True
         return self._monotonic() >= self._retry_at and self._drain()
@@ -331,6 +350,7 @@ class Journal:
 
     def close_segment(self) -> list[Path]:
         """Begin a new segment; the files of the older ones, which are written no more."""
+        self.flush()
         if not self._backlog and self._segments and self._segments[-1].first <= self.last:
             self._rotate(self.last + 1)
         return [segment.path for segment in self._segments[:-1]]
@@ -355,6 +375,7 @@ class Journal:
 
     def reader(self, after: int) -> SegmentReader:
         """Read on from the record after number ``after``, up to what was written last."""
+        self.flush()
         return SegmentReader(self.directory, after)
 
     def health(self) -> dict[str, Any]:
@@ -373,6 +394,7 @@ class Journal:
 
     def close(self) -> None:
         """Write what waits if the disk lets it, sync, and free the lock."""
+        self.flush()
         if self._backlog:
             self._drain()
         try:
@@ -383,6 +405,10 @@ class Journal:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+
+def _never() -> bool:
+    return False
 
 
 def lock(directory: Path) -> int:

@@ -112,6 +112,7 @@ class Ledger:
         """Sum up what came since the last cut and hand it to the lanes."""
         if not self._calls:
             return
+        self.journal.flush()  # what isn't there must not be counted
         calls, self._calls = self._calls, []
         for lane, deltas in zip(self._lanes, self._fold(calls, self._totals), strict=True):
             if self._own_from is not None:

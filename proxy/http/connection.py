@@ -110,6 +110,7 @@ class ClientConnection(Link):
             self._exchanges.popleft().client_gone()
 
     def eof_received(self) -> bool:
+        self._outbox.flush()
         return False
 
     def pause_writing(self) -> None:

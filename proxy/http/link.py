@@ -21,6 +21,7 @@ class Link(asyncio.Protocol):
         "_closing",
         "_held",
         "_loop",
+        "_outbox",
         "_paused_by_queue",
         "_server",
         "deadline",
@@ -30,6 +31,7 @@ class Link(asyncio.Protocol):
     def __init__(self, server: Port) -> None:
         self._server = server
         self._loop = server.loop
+        self._outbox = server.outbox
         self.transport: asyncio.Transport | None = None
         self.deadline = NEVER
         self._held = False
@@ -39,12 +41,13 @@ class Link(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         """Write to the client."""
         if self.transport is not None:
-            self.transport.write(data)
+            self._outbox.send(self.transport, data)
 
     def close_after(self) -> None:
         """Close when what was written is out."""
         self._closing = True
         self.deadline = self._loop.time() + self._server.settings.write_timeout_seconds
+        self._outbox.flush()
         if self.transport is not None:
             self.transport.close()
 
@@ -61,6 +64,7 @@ class Link(asyncio.Protocol):
         can overtake the answer (RFC 9112 section 9.6).
         """
         self._closing = True
+        self._outbox.flush()
         transport = self.transport
         if transport is None:
             return

@@ -12,6 +12,7 @@ import ssl
 from collections import deque
 
 from proxy.http.deadlines import NEVER, Deadlines
+from proxy.http.outbox import Outbox
 from proxy.http.routing import Destination, Origin
 from proxy.http.settings import UpstreamSettings
 from proxy.http.upstream import AnswerHandler, Failure, UpstreamConnection
@@ -39,11 +40,13 @@ class OriginPool:
         settings: UpstreamSettings,
         loop: asyncio.AbstractEventLoop,
         deadlines: Deadlines,
+        outbox: Outbox,
     ) -> None:
         self.origin = origin
         self.settings = settings
         self.loop = loop
         self.deadlines = deadlines
+        self.outbox = outbox
         self._idle: list[UpstreamConnection] = []
         self._all: set[UpstreamConnection] = set()
         self._connecting: dict[AnswerHandler | None, asyncio.Task[None]] = {}
@@ -176,10 +179,15 @@ class Pools:
     """All origins' pools of one worker. Bounded: origins can come from paths."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, most: int = 1024
+        self,
+        loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines,
+        outbox: Outbox,
+        most: int = 1024,
     ) -> None:
         self._loop = loop
         self._deadlines = deadlines
+        self._outbox = outbox
         self._most = most
         self._pools: dict[Origin, OriginPool] = {}
 
@@ -191,7 +199,9 @@ class Pools:
                 pool.close()
             elif len(self._pools) >= self._most:
                 self._pools.pop(next(iter(self._pools))).close()
-            pool = OriginPool(destination.origin, destination.settings, self._loop, self._deadlines)
+            pool = OriginPool(
+                destination.origin, destination.settings, self._loop, self._deadlines, self._outbox
+            )
             self._pools[destination.origin] = pool
         return pool
 

@@ -16,6 +16,7 @@ from detection.types import Series, Usage
 from proxy.context import RequestContext
 from proxy.gate_decision import Decision
 from proxy.http.identity import NameCap
+from proxy.http.outbox import Outbox
 from proxy.http.pool import Pools
 from proxy.http.routing import Router
 from proxy.http.settings import ServerSettings
@@ -184,6 +185,7 @@ class Port(Protocol):
 
     services: Services
     loop: asyncio.AbstractEventLoop
+    outbox: Outbox
     draining: bool
 
     @property

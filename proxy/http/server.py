@@ -10,6 +10,7 @@ import asyncio
 
 from proxy.http.connection import ClientConnection
 from proxy.http.deadlines import Deadlines
+from proxy.http.outbox import Outbox
 from proxy.http.ports import Member, Services
 from proxy.http.settings import ServerSettings
 
@@ -18,10 +19,15 @@ class DataServer:
     """The listening side of one worker."""
 
     def __init__(
-        self, services: Services, loop: asyncio.AbstractEventLoop, deadlines: Deadlines
+        self,
+        services: Services,
+        loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines,
+        outbox: Outbox,
     ) -> None:
         self.services = services
         self.loop = loop
+        self.outbox = outbox
         self.draining = False
         self._deadlines = deadlines
         self._connections: set[Member] = set()

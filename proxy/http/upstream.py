@@ -15,6 +15,7 @@ import httptools
 
 from proxy.http.deadlines import NEVER, Deadlines
 from proxy.http.headers import RawHeaders, tokens
+from proxy.http.outbox import Outbox
 from proxy.http.relay import RawTaker, Relay
 from proxy.http.settings import UpstreamSettings
 from proxy.providers.base import Refusal
@@ -77,6 +78,7 @@ class Home(Protocol):
     loop: asyncio.AbstractEventLoop
     settings: UpstreamSettings
     deadlines: Deadlines
+    outbox: Outbox
 
     def discard(self, connection: UpstreamConnection) -> None: ...
     def put_back(self, connection: UpstreamConnection, seconds: float) -> None: ...
@@ -95,6 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_keep_alive",
         "_keep_alive_seconds",
         "_message_done",
+        "_outbox",
         "_parser",
         "_parts",
         "_pending_head",
@@ -114,6 +117,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __init__(self, pool: Home) -> None:
         self._pool = pool
+        self._outbox = pool.outbox
         self.transport: asyncio.Transport | None = None
         self.handler: AnswerHandler | None = None
         self.deadline = NEVER
@@ -151,7 +155,7 @@ class UpstreamConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send a piece of the request's body."""
         if self.transport is not None:
-            self.transport.write(data)
+            self._outbox.send(self.transport, data)
 
     def expect_answer(self) -> None:
         """The request is out: from now the answer's deadline runs."""
@@ -181,6 +185,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Close after what was written is out."""
         self.handler = None
         self._pool.discard(self)
+        self._outbox.flush()
         if self.transport is not None:
             self.transport.close()
 

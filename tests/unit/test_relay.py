@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from proxy.http.deadlines import Deadlines
 from proxy.http.headers import RawHeaders
+from proxy.http.outbox import Outbox
 from proxy.http.relay import Relay
 from proxy.http.settings import UpstreamSettings
 from proxy.http.upstream import Failure, UpstreamConnection
+from proxy.metrics import RuntimeMetrics
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -25,6 +27,7 @@ class Pool:
         self.loop = loop
         self.settings = UpstreamSettings(base_url="http://127.0.0.1:1")
         self.deadlines = Deadlines(loop)
+        self.outbox = Outbox(loop, RuntimeMetrics())
         self.back = 0
 
     def discard(self, connection: UpstreamConnection) -> None: ...

@@ -155,6 +155,42 @@ def test_a_full_disk_is_told_and_healed(tmp_path: Path, monkeypatch: pytest.Monk
     journal.close()
 
 
+def test_gathered_records_keep_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written together, over segments, a restart, and a disk that takes half of them."""
+    now = [0.0]
+    journal = Journal(tmp_path, SMALL, monotonic=lambda: now[0])
+    journal.gather = lambda: True
+    assert [journal.append(observation(n)) for n in range(3)] == [1, 2, 3]
+    assert not any(observed.stat().st_size for observed in tmp_path.glob("*.jsonl"))
+    assert numbers(journal) == [1, 2, 3], "a reader sees all of them"
+    for n in range(3, 40):
+        assert journal.append(observation(n)) == n + 1
+        if n % 7 == 0:
+            journal.flush()
+    journal.close()
+    journal = Journal(tmp_path, SMALL, monotonic=lambda: now[0])
+    journal.gather = lambda: True
+    assert numbers(journal) == list(range(1, 41)) and len(list_segments(tmp_path)) > 2
+    real_write, full = os.write, [True]
+
+    def write(fd: int, data: bytes) -> int:
+        return real_write(fd, data[: len(data) // 2]) if full[0] else real_write(fd, data)
+
+    monkeypatch.setattr("proxy.journal.os.write", write)
+    for n in range(40, 45):
+        journal.append(observation(n))
+    journal.flush()
+    assert journal.waiting_for_disk == 5
+    full[0] = False
+    journal.append(observation(45))
+    now[0] = 5.0
+    assert journal.retry() and numbers(journal) == list(range(1, 47))
+    assert [o.id for o in read_observations(tmp_path)] == [f"call-{n}" for n in range(46)]
+    journal.close()
+
+
 def test_steady_calls_do_not_keep_the_disk_from_being_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,75 @@
+"""What goes out: gathered while the event loop goes through what came in, and sent together.
+
+A send wakes who waits for it, on another core, and that costs more than the send. Who
+is sent to again a few microseconds later is still awake. So what calls send is kept
+until some have, or until the loop has gone through all that it had read.
+
+Owns: when bytes leave. Must never: change the order of what one connection is sent, or
+keep anything while the loop waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+#: More would leave the other side idle, while it could already be at work on the first.
+TOGETHER = 16
+#: With fewer calls under way there is hardly a second one in a turn: nothing is kept.
+FEW = 2
+_LARGE_BYTES = 32_768
+
+
+class UnderWay(Protocol):
+    """Knows how many calls there are."""
+
+    inflight: int
+
+
+class Outbox:
+    """One per worker. ``before`` is called before anything leaves."""
+
+    __slots__ = ("_awake", "_calls", "_loop", "_waiting", "before")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, calls: UnderWay) -> None:
+        self._loop = loop
+        self._calls = calls
+        self._waiting: list[tuple[asyncio.Transport, bytes]] = []
+        self._awake = False
+        self.before: Callable[[], None] = _nothing
+
+    def send(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Send now or soon."""
+        waiting = self._waiting
+        waiting.append((transport, data))
+        if len(waiting) >= TOGETHER or len(data) > _LARGE_BYTES or self._calls.inflight <= FEW:
+            self.flush()
+        elif not self._awake:
+            self._awake = True
+            self._loop.call_soon(self._end_of_turn)
+
+    def gather(self) -> bool:
+        """May others wait as well? If so, there will be a flush at the end of this turn."""
+        if self._calls.inflight <= FEW:
+            return False
+        if not self._awake:
+            self._awake = True
+            self._loop.call_soon(self._end_of_turn)
+        return True
+
+    def flush(self) -> None:
+        """Send all that waits. What was closed or aborted meanwhile gets nothing."""
+        self.before()
+        waiting, self._waiting = self._waiting, []
+        for transport, data in waiting:
+            if not transport.is_closing():
+                transport.write(data)
+
+    def _end_of_turn(self) -> None:
+        self._awake = False
+        self.flush()
+
+
+def _nothing() -> None:
+    pass
