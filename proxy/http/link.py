@@ -54,6 +54,7 @@ class Link(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once, so that the client sees a broken connection."""
         self._closing = True
+        self._outbox.flush()
         if self.transport is not None:
             self.transport.abort()
 

@@ -14,6 +14,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+import structlog
+
+_log = structlog.get_logger("tokenweir.http")
+
 #: More would leave the other side idle, while it could already be at work on the first.
 TOGETHER = 16
 #: With fewer calls under way there is hardly a second one in a turn: nothing is kept.
@@ -64,7 +68,12 @@ class Outbox:
         waiting, self._waiting = self._waiting, []
         for transport, data in waiting:
             if not transport.is_closing():
-                transport.write(data)
+                try:
+                    transport.write(data)
+                except Exception:
+                    # One connection's trouble must not keep from the others what is theirs.
+                    _log.exception("not_sent")
+                    transport.abort()
 
     def _end_of_turn(self) -> None:
         self._awake = False
