@@ -21,17 +21,16 @@ from proxy.http import errors
 from proxy.http.deadlines import NEVER
 from proxy.http.forward import Exchange
 from proxy.http.headers import RawHeaders
+from proxy.http.known import KnownHead, known_head
 from proxy.http.link import Link
 from proxy.http.ports import Cuttable, Port
 from proxy.http.request import Head
 from proxy.http.strictness import (
     BadRequestError,
-    KnownHead,
     bad_request,
     body_parser,
     check,
     fault_of,
-    known_head,
     upgrade_is_ignored,
 )
 from proxy.http.websocket import Tunnel
@@ -160,6 +159,11 @@ class ClientConnection(Link):
                 if body is not None:
                     self._take_whole(self._known.head, body)
                     return
+                varied = self._known.varied(data, self._server.settings.max_header_bytes)
+                if varied is not None:
+                    self._known, body = varied
+                    self._take_whole(self._known.head, body)
+                    return
             self._heads = 0
             self._head_bytes += len(data)
         else:
@@ -220,6 +224,8 @@ class ClientConnection(Link):
             raise BadRequestError(431, "too many header fields")
 
     def on_headers_complete(self) -> None:
+        if self._closing:
+            return  # no answer could go out any more: nobody may be asked for one
         head = self._checked_head()
         self._in_head = False
         self._final = not self._parser.should_keep_alive()
@@ -245,13 +251,14 @@ class ClientConnection(Link):
         if self._upgrade_ignored:
             return
         exchange, self._receiving = self._receiving, None
+        if exchange is None:
+            return
         self._deaf = self._final
         self._fields = []
         self.deadline = NEVER
-        if exchange is not None:
-            exchange.on_body_done()
-            if not self._exchanges:
-                self._rest()
+        exchange.on_body_done()
+        if not self._exchanges:
+            self._rest()
 
     # -- what an exchange uses (Downstream) --------------------------------------
 

@@ -11,6 +11,7 @@ for a connection and used for every request that has the same head.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,10 +44,11 @@ _UNSIGNABLE = "a body over server.inspect_body_bytes can't be signed for AWS"
 class Head:
     """A parsed request head, without the length of its body.
 
-    ``template`` is what was worked out from it, once.
+    ``template`` is what was worked out from it, once; ``kin`` the template of a head that
+    differs in no field that routes.
     """
 
-    __slots__ = ("method", "minor_version", "raw", "scanned", "target", "template")
+    __slots__ = ("kin", "method", "minor_version", "raw", "scanned", "target", "template")
 
     def __init__(self, method: str, target: str, minor_version: int, raw: RawHeaders) -> None:
         self.method = method
@@ -55,6 +57,26 @@ class Head:
         self.raw = raw
         self.scanned: Scanned = scan(raw)
         self.template: Template | None = None
+        self.kin: Template | None = None
+
+    @classmethod
+    def varied(cls, like: Head, fields: Iterable[tuple[int, int, str, bytes]]) -> Head:
+        """A head with other values in some fields.
+
+        Each is told by its place in ``raw``, its place among the lines that are passed
+        on, its name in lower case, and its whole line.
+        """
+        head = object.__new__(cls)
+        head.method, head.target, head.minor_version = like.method, like.target, like.minor_version
+        raw, found, passed = list(like.raw), dict(like.scanned.map), list(like.scanned.passed)
+        for at, place, name, line in fields:
+            value = line[len(name) + 2 :]
+            raw[at] = (raw[at][0], value)
+            found[name] = value.decode("latin-1")
+            passed[place] = (name, line)
+        head.raw, head.scanned = raw, Scanned(found, passed)
+        head.template, head.kin = None, like.template or like.kin
+        return head
 
     @property
     def headers(self) -> dict[str, str]:
@@ -120,22 +142,12 @@ class Request:
 def make_template(services: Services, head: Head, peer: str) -> Template:
     """Route a head and name its caller. Raises :class:`RefusedError`."""
     headers, router = head.headers, services.router
-    try:
-        route = router.route(head.target, headers)
-    except RoutingError as error:
-        kind = "not_found" if error.status == 404 else "bad_request"
-        raise RefusedError(Refusal(kind, str(error))) from None
-    except UnicodeError:
-        raise RefusedError(Refusal("bad_request", "the path is not valid UTF-8")) from None
+    kin, head.kin = head.kin, None
+    if kin is not None and kin.router is router:
+        route, endpoint = kin.route, kin.endpoint
+    else:
+        route, endpoint = _routed(router, head)
     destination = route.destination
-    endpoint = recognise(
-        destination.provider,
-        destination.settings.wire,
-        head.method,
-        route.path,
-        route.query,
-        headers,
-    )
     try:
         identity = read_head(headers, route.agent, route.query)
     except IdentityError as error:
@@ -172,6 +184,22 @@ def make_template(services: Services, head: Head, peer: str) -> Template:
         wants_websocket=head.wants_websocket,
         content_type=content_type,
     )
+
+
+def _routed(router: Router, head: Head) -> tuple[Route, Endpoint]:
+    """Where a head goes, and what it calls there. Raises :class:`RefusedError`."""
+    try:
+        route = router.route(head.target, head.headers)
+    except RoutingError as error:
+        kind = "not_found" if error.status == 404 else "bad_request"
+        raise RefusedError(Refusal(kind, str(error))) from None
+    except UnicodeError:
+        raise RefusedError(Refusal("bad_request", "the path is not valid UTF-8")) from None
+    to = route.destination
+    endpoint = recognise(
+        to.provider, to.settings.wire, head.method, route.path, route.query, head.headers
+    )
+    return route, endpoint
 
 
 def _signs(

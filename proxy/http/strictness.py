@@ -10,15 +10,13 @@ pass and a proxy must not is refused here.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import httptools
 
 from proxy.http.request import Head
 
 _HOST_FORBIDDEN = frozenset(b"/?#@\\ \t")
-_LENGTH_FIELD = b"\r\ncontent-length:"
-_MOST_DIGITS = 10
 
 
 class BadRequestError(Exception):
@@ -57,47 +55,6 @@ def upgrade_is_ignored(head: Head, length: int | None) -> bool:
     if body:
         raise BadRequestError(400, "a WebSocket handshake may have no body")
     return False
-
-
-class KnownHead(NamedTuple):
-    """The bytes of a head that was parsed, around the digits of its body's length."""
-
-    before: bytes
-    after: bytes
-    head: Head
-
-    def body_of(self, data: bytes) -> bytes | None:
-        """The body, where ``data`` is this head again and one whole body; else ``None``."""
-        before, after = self.before, self.after
-        if not data.startswith(before):
-            return None
-        start = len(before)
-        end = data.find(b"\r\n", start, start + _MOST_DIGITS)
-        digits = data[start:end]
-        if not digits.isdigit() or not data.startswith(after, end):
-            return None
-        body = data[end + len(after) :]
-        return body if len(body) == int(digits) else None
-
-
-def known_head(data: bytes, head: Head) -> KnownHead | None:
-    """A parsed head with its bytes, which ``data`` begins with, where it may be met again.
-
-    Not one that ends the connection, switches it or has no counted body.
-    """
-    headers = head.headers
-    if not head.minor_version or "upgrade" in headers or "expect" in headers:
-        return None
-    if headers.get("connection", "keep-alive").lower() != "keep-alive":
-        return None
-    end = data.find(b"\r\n\r\n")
-    start = data.lower().find(_LENGTH_FIELD, 0, end)
-    if start < 0:
-        return None
-    start += len(_LENGTH_FIELD)
-    start += len(data[start:end]) - len(data[start:end].lstrip(b" "))
-    stop = data.find(b"\r\n", start)
-    return KnownHead(data[:start], data[stop : end + 4], head)
 
 
 def bad_request(error: httptools.HttpParserError) -> BadRequestError:

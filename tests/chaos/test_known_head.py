@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.chaos.lab import PROTECT
 from tests.conftest import Recorder
-from tests.rig import Proxy, Raw, Received
+from tests.rig import Proxy, Raw, Received, Upstream, running_proxy
 
 BODY = b'{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}'
 LONGER = BODY.replace(b"hi", b"hello there, this one is much longer")
-FIELDS = b"Host: p\r\nAuthorization: Bearer sk-a\r\nContent-Type: application/json\r\n"
+FIELDS = (
+    b"Host: p\r\nAuthorization: Bearer sk-a\r\nX-Request-Id: first\r\n"
+    b"Content-Type: application/json\r\nX-Tokenweir-Agent: one\r\nX-Twice: a\r\nX-Twice: b\r\n"
+)
 START = b"POST /v1/chat/completions HTTP/1.1\r\n" + FIELDS
 LAST = b"GET /v1/models HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n"
 
@@ -43,6 +48,27 @@ VARIANTS = {
     "a second length": call(BODY, fields=b"Content-Length: 1\r\n"),
     "chunked too": call(BODY, fields=b"Transfer-Encoding: chunked\r\n"),
     "another key": KNOWN.replace(b"sk-a", b"sk-b"),
+    "another trace": KNOWN.replace(b"first", b"second-and-longer"),
+    "another agent": KNOWN.replace(b"Agent: one", b"Agent: two"),
+    "an agent of control characters": KNOWN.replace(b"Agent: one", b"Agent: t\x01o"),
+    "an agent that is too long": KNOWN.replace(b"Agent: one", b"Agent: " + b"o" * 200),
+    "several values": KNOWN.replace(b"first", b"x").replace(b"sk-a", b"sk-c"),
+    "an empty value": KNOWN.replace(b"first", b""),
+    "a space at the end": KNOWN.replace(b"first", b"first "),
+    "two spaces before": KNOWN.replace(b"first", b" first"),
+    "a tab in it": KNOWN.replace(b"first", b"fi\trst"),
+    "a delete in it": KNOWN.replace(b"first", b"fi\x7frst"),
+    "a return in it": KNOWN.replace(b"first", b"fi\rrst"),
+    "a line feed in it": KNOWN.replace(b"first", b"fi\nrst: x"),
+    "a null in it": KNOWN.replace(b"first", b"fi\0rst"),
+    "latin-1 in it": KNOWN.replace(b"first", b"f\xefrst"),
+    "the first of two": KNOWN.replace(b"X-Twice: a", b"X-Twice: c"),
+    "another name": KNOWN.replace(b"X-Request-Id", b"X-Request-Ie"),
+    "a length by name": KNOWN.replace(b"X-Request-Id: first", b"Content-Length: 3"),
+    "chunks by name": KNOWN.replace(b"X-Request-Id: first", b"Transfer-Encoding: chunked"),
+    "another host": KNOWN.replace(b"Host: p", b"Host: q/x"),
+    "another type": KNOWN.replace(b"application/json", b"text/plain"),
+    "a head that is too large": KNOWN.replace(b"first", b"f" * 70_000),
     "another path": KNOWN.replace(b"/v1/chat", b"/@other/v1/chat"),
     "an agent more": call(BODY, fields=b"x-tokenweir-agent: other\r\n"),
     "older": KNOWN.replace(b"HTTP/1.1", b"HTTP/1.0"),
@@ -52,14 +78,29 @@ VARIANTS = {
 }
 
 
-def seen(received: list[Received]) -> list[tuple[str, bytes]]:
-    """What the upstream got, without what names one exchange."""
-    return [(r.line, r.body) for r in received]
+@pytest.fixture(scope="module")
+def proxy(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """One that takes no call twice for a loop."""
+    settings = {
+        "upstreams": {"openai": {"base_url": upstream.url}},
+        "server": {"header_timeout_seconds": 1.0, "body_timeout_seconds": 1.0},
+        "protect": PROTECT,
+    }
+    with running_proxy(tmp_path_factory.mktemp("proxy"), settings) as proxy:
+        yield proxy
+
+
+Seen = tuple[str, list[tuple[str, str]], bytes]
+
+
+def seen(received: list[Received]) -> list[Seen]:
+    """All that the upstream got."""
+    return [(r.line, r.headers, r.body) for r in received]
 
 
 def outcome(
     proxy: Proxy, recorder: Recorder, before: bytes, pieces: list[bytes]
-) -> tuple[list[bytes], list[tuple[str, bytes]]]:
+) -> tuple[list[bytes], list[Seen]]:
     """The statuses of all that follows ``before`` on a connection, and what went upstream."""
     with Raw(proxy.port) as other:
         other.send(KNOWN).until(b"Hello.")  # so that an upstream connection lies ready
@@ -89,7 +130,7 @@ def test_the_rest_of_a_head_is_not_a_new_request(proxy: Proxy, recorder: Recorde
 
 @given(st.integers(0, len(KNOWN) - 1), st.binary(min_size=0, max_size=3), st.integers(0, 2))
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_any_change_of_some_bytes(
     proxy: Proxy, recorder: Recorder, at: int, put: bytes, taken: int
