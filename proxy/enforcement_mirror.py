@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import struct
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ _HEADER = 64
 _NAME_BYTES = 104
 _RECORD = 128
 _SLOTS = 8192
+_BYTES = _HEADER + _SLOTS * _RECORD
 
 
 class Remains(NamedTuple):
@@ -47,26 +49,25 @@ class Mirror:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            size = _HEADER + _SLOTS * _RECORD
-            fresh = os.fstat(self._file).st_size != size
-            if fresh:
+            # Not read through the map: a page of it that was once looked at stays in memory.
+            content = os.pread(self._file, _BYTES + 1, 0)
+            if len(content) != _BYTES or content[:8] != _MAGIC:
+                content = b""
                 os.ftruncate(self._file, 0)
-                os.ftruncate(self._file, size)
-            self._map = mmap.mmap(self._file, size)
+                os.ftruncate(self._file, _BYTES)
+            self._map = mmap.mmap(self._file, _BYTES)
         except OSError:
             os.close(self._file)
             raise
-        if self._map[:8] != _MAGIC:
-            self._map[:] = bytes(size)
+        if not content:
             self._map[8:40] = uuid.uuid4().hex.encode()
             self._map[:8] = _MAGIC
         #: The replica's name towards the store; the same after a restart.
         self.replica = self._map[8:40].decode()
         self._numbers = memoryview(self._map).cast("q")
-        self.left = list(self._read())
-        for i in range(_SLOTS):
-            self._clear(i)
-        self._free = list(range(_SLOTS - 1, -1, -1))
+        self.left = list(self._read(content))
+        self._free: list[int] = []
+        self._unused = 0
 
     @property
     def numbers(self) -> memoryview:
@@ -76,18 +77,24 @@ class Mirror:
     def assign(self, account: str) -> int:
         """A place for an account, -1 where there is none left."""
         name = account.encode()
-        if not self._free or len(name) > _NAME_BYTES:
+        if len(name) > _NAME_BYTES:
             return -1
-        start = _HEADER + self._free.pop() * _RECORD
+        if self._free:
+            slot = self._free.pop()
+        elif self._unused < _SLOTS:
+            slot, self._unused = self._unused, self._unused + 1
+        else:
+            return -1
+        start = _HEADER + slot * _RECORD
         self._map[start + 24 : start + _RECORD] = name.ljust(_NAME_BYTES, b"\0")
         return start // 8
 
     def release(self, place: int) -> None:
         """An account is no longer used."""
         if place >= 0:
-            slot = (place * 8 - _HEADER) // _RECORD
-            self._clear(slot)
-            self._free.append(slot)
+            start = place * 8
+            self._map[start : start + _RECORD] = _EMPTY
+            self._free.append((start - _HEADER) // _RECORD)
 
     def sent(self, place: int, sequence: int, used: int) -> None:
         """A report is on its way."""
@@ -101,23 +108,17 @@ class Mirror:
         self._map.close()
         os.close(self._file)
 
-    def _clear(self, slot: int) -> None:
-        start = _HEADER + slot * _RECORD
-        if self._map[start : start + _RECORD] != _EMPTY:
+    def _read(self, content: bytes) -> Iterator[Remains]:
+        """What a file holds; it is cleared of it."""
+        for start in range(_HEADER, len(content), _RECORD):
+            record = content[start : start + _RECORD]
+            if record == _EMPTY:
+                continue
             self._map[start : start + _RECORD] = _EMPTY
-
-    def _read(self) -> Iterator[Remains]:
-        for slot in range(_SLOTS):
-            start = _HEADER + slot * _RECORD
-            name = self._map[start + 24 : start + _RECORD].rstrip(b"\0")
-            place = start // 8
-            if name and self._numbers[place] > 0:
-                yield Remains(
-                    name.decode("utf-8", "replace"),
-                    self._numbers[place],
-                    self._numbers[place + 1],
-                    self._numbers[place + 2],
-                )
+            at_risk, sequence, used = struct.unpack_from("=3q", record)
+            name = record[24:].rstrip(b"\0")
+            if name and at_risk > 0:
+                yield Remains(name.decode("utf-8", "replace"), at_risk, sequence, used)
 
 
 _EMPTY = bytes(_RECORD)
