@@ -23,6 +23,7 @@ from proxy.http.forward import Exchange
 from proxy.http.headers import RawHeaders
 from proxy.http.known import KnownHead, known_head
 from proxy.http.link import Link
+from proxy.http.outbox import ENOUGH_BYTES
 from proxy.http.ports import Cuttable, Port
 from proxy.http.request import Head
 from proxy.http.strictness import (
@@ -105,8 +106,9 @@ class ClientConnection(Link):
             tunnel, self._tunnel = self._tunnel, None
             tunnel.client_gone()
             return
-        while self._exchanges:
-            self._exchanges.popleft().client_gone()
+        if self._exchanges:
+            self._server.leave(self._exchanges)
+            self._exchanges.clear()
 
     def eof_received(self) -> bool:
         self._outbox.flush()
@@ -140,6 +142,8 @@ class ClientConnection(Link):
             self.close_after()
 
     def data_received(self, data: bytes) -> None:
+        if len(data) >= ENOUGH_BYTES:
+            self._rest_of_turn_to_others()
         try:
             self._take(data)
         except Exception as error:

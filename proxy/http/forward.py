@@ -15,6 +15,7 @@ from proxy.gate_decision import Decision
 from proxy.http.answer import Answer
 from proxy.http.call import Call
 from proxy.http.errors import RefusedError
+from proxy.http.failures import Failure
 from proxy.http.headers import RawHeaders, scan
 from proxy.http.request import (
     read_body,
@@ -22,7 +23,7 @@ from proxy.http.request import (
     upstream_body,
     upstream_head,
 )
-from proxy.http.upstream import Failure, UpstreamConnection
+from proxy.http.upstream import UpstreamConnection
 from proxy.http.websocket import Tunnel, switching_head
 
 _HOLD_BYTES = 262_144

@@ -77,6 +77,11 @@ class Link(asyncio.Protocol):
         transport.write_eof()
         self.deadline = self._loop.time() + _LINGER_SECONDS
 
+    def _rest_of_turn_to_others(self) -> None:
+        """Read no more of this connection until the next turn."""
+        self._pause_transport()
+        self._loop.call_soon(self._resume_transport)
+
     def _pause_transport(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()

@@ -4,8 +4,8 @@ A send wakes who waits for it, on another core, and that costs more than the sen
 is sent to again a few microseconds later is still awake. So what calls send is kept
 until some have, or until the loop has gone through all that it had read.
 
-Owns: when bytes leave. Must never: change the order of what one connection is sent, or
-keep anything while the loop waits.
+Owns: when bytes leave, and how much is read of one connection in a turn. Must never:
+change the order of what one connection is sent, or keep anything while the loop waits.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ TOGETHER = 16
 #: With fewer calls under way there is hardly a second one in a turn: nothing is kept.
 FEW = 2
 _LARGE_BYTES = 32_768
+#: Of a connection that has this much ready, more is read in the next turn of the loop: left
+#: to itself, libuv reads up to 32 such pieces of 256 KB in a row, and all others wait.
+ENOUGH_BYTES = 131_072
 
 
 class UnderWay(Protocol):

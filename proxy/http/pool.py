@@ -12,10 +12,11 @@ import ssl
 from collections import deque
 
 from proxy.http.deadlines import NEVER, Deadlines
+from proxy.http.failures import Failure
 from proxy.http.outbox import Outbox
 from proxy.http.routing import Destination, Origin
 from proxy.http.settings import UpstreamSettings
-from proxy.http.upstream import AnswerHandler, Failure, UpstreamConnection
+from proxy.http.upstream import AnswerHandler, UpstreamConnection
 
 
 class _Waiter:

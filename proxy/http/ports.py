@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -170,6 +170,12 @@ class Downstream(Peer, Protocol):
     def become_tunnel(self, tunnel: Tunnel) -> None: ...
 
 
+class Leaving(Protocol):
+    """A call whose client hung up."""
+
+    def client_gone(self) -> None: ...
+
+
 class Member(Protocol):
     """A client's connection, as the port that it came in by sees it."""
 
@@ -192,3 +198,4 @@ class Port(Protocol):
     def settings(self) -> ServerSettings: ...
     def admit(self, connection: Member) -> bool: ...
     def forget(self, connection: Member) -> None: ...
+    def leave(self, calls: Iterable[Leaving]) -> None: ...

@@ -7,12 +7,19 @@ Must never: read a byte of a request.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+import structlog
 
 from proxy.http.connection import ClientConnection
 from proxy.http.deadlines import Deadlines
 from proxy.http.outbox import Outbox
-from proxy.http.ports import Member, Services
+from proxy.http.ports import Leaving, Member, Services
 from proxy.http.settings import ServerSettings
+
+_log = structlog.get_logger("tokenweir.http")
+_SEEN_OFF_A_TURN = 32
 
 
 class DataServer:
@@ -31,6 +38,7 @@ class DataServer:
         self.draining = False
         self._deadlines = deadlines
         self._connections: set[Member] = set()
+        self._left: deque[Leaving] = deque()
 
     def __call__(self) -> ClientConnection:
         """The protocol factory."""
@@ -54,6 +62,21 @@ class DataServer:
         self._deadlines.forget(connection)
         self.services.runtime.connections = len(self._connections)
 
+    def leave(self, calls: Iterable[Leaving]) -> None:
+        """Clients of these calls hung up. When thousands do at once, others have turns between."""
+        if not self._left:
+            self.loop.call_soon(self._see_off)
+        self._left.extend(calls)
+
+    def _see_off(self, most: int = _SEEN_OFF_A_TURN) -> None:
+        for _ in range(min(most, len(self._left))):
+            try:
+                self._left.popleft().client_gone()
+            except Exception:
+                _log.exception("hang_up_broke")
+        if self._left:
+            self.loop.call_soon(self._see_off)
+
     @property
     def connections(self) -> int:
         """Open connections of clients."""
@@ -69,3 +92,5 @@ class DataServer:
             await asyncio.sleep(0.05)
         for connection in list(self._connections):
             connection.abort()
+        await asyncio.sleep(0)  # the aborted connections say so in the next turn
+        self._see_off(len(self._left))

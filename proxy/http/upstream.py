@@ -8,50 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Protocol
 
 import httptools
 
 from proxy.http.deadlines import NEVER, Deadlines
+from proxy.http.failures import Failure
 from proxy.http.headers import RawHeaders, tokens
-from proxy.http.outbox import Outbox
+from proxy.http.outbox import ENOUGH_BYTES, Outbox
 from proxy.http.relay import RawTaker, Relay
 from proxy.http.settings import UpstreamSettings
-from proxy.providers.base import Refusal
 
 _MAX_HEAD_BYTES = 65_536
 _MAX_INFORMATIONAL = 16
 _NO_BODY = frozenset((204, 205, 304))
-
-
-class Failure(StrEnum):
-    """Why an upstream gave no (whole) answer. A closed set: metrics use it."""
-
-    REFUSED = "refused"
-    DNS = "dns"
-    TLS = "tls"
-    CONNECT_TIMEOUT = "connect_timeout"
-    POOL_FULL = "pool_full"
-    QUEUE_TIMEOUT = "queue_timeout"
-    RESET = "reset"
-    STALE = "stale"
-    BAD_FRAMING = "bad_framing"
-    RESPONSE_TIMEOUT = "response_timeout"
-    IDLE_TIMEOUT = "idle_timeout"
-    TRUNCATED = "truncated"
-
-    @property
-    def status(self) -> int:
-        """The gateway status that tells it to the client."""
-        if self in (Failure.CONNECT_TIMEOUT, Failure.RESPONSE_TIMEOUT, Failure.IDLE_TIMEOUT):
-            return 504
-        return 503 if self in (Failure.POOL_FULL, Failure.QUEUE_TIMEOUT) else 502
-
-    def refusal(self, upstream: str, authority: str) -> Refusal:
-        """What a client is told that had no answer yet."""
-        kind = {502: "bad_gateway", 503: "overloaded", 504: "timeout"}[self.status]
-        return Refusal(kind, f"upstream {upstream} ({authority}): {self.value}")
 
 
 class AnswerHandler(Protocol):
@@ -93,6 +63,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_chunked",
         "_head_bytes",
         "_headers",
+        "_held",
         "_informational",
         "_keep_alive",
         "_keep_alive_seconds",
@@ -124,6 +95,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_until = NEVER
         self.reused = False
         self.tunnel = False
+        self._held = False
         self._keep_alive_seconds = pool.settings.keepalive_seconds
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
@@ -150,6 +122,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Take the connection for one call and send the request's head."""
         self.handler = handler
         self.deadline = NEVER
+        self._held = False
         self.write(head)
 
     def write(self, data: bytes) -> None:
@@ -164,15 +137,21 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading: the client is slow. No deadline runs meanwhile."""
+        self._held = True
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
             self.deadline = NEVER
 
     def resume(self) -> None:
         """Read on."""
+        self._held = False
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
             self._touch()
+
+    def _read_on(self) -> None:
+        if not self._held and self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def abandon(self) -> None:
         """The call is over before its answer is: close at once."""
@@ -232,6 +211,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         handler = self.handler
+        if len(data) >= ENOUGH_BYTES and self.transport is not None:
+            self.transport.pause_reading()
+            self._pool.loop.call_soon(self._read_on)
         try:
             self._take(data, handler)
         except Exception as error:

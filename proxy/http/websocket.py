@@ -12,9 +12,10 @@ from typing import Protocol
 import structlog
 
 from detection.types import Usage
+from proxy.http.failures import Failure
 from proxy.http.frames import FrameGuard
 from proxy.http.headers import RawHeaders
-from proxy.http.upstream import Failure, UpstreamConnection
+from proxy.http.upstream import UpstreamConnection
 from proxy.providers import websocket_parser
 from proxy.providers.base import Endpoint, Headers, Refusal
 

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.http.deadlines import Deadlines
+from proxy.http.failures import Failure
 from proxy.http.headers import RawHeaders
 from proxy.http.outbox import Outbox
 from proxy.http.relay import Relay
 from proxy.http.settings import UpstreamSettings
-from proxy.http.upstream import Failure, UpstreamConnection
+from proxy.http.upstream import UpstreamConnection
 from proxy.metrics import RuntimeMetrics
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
