@@ -128,7 +128,8 @@ class Enforcement:
         self._tasks = []
         for counter in self.gate.counters:
             counter.seen = 0.0
-        self.gate.counters.release_waiters(answered=False)
+        counters = self.gate.counters
+        counters.release(counters.take_waiters(), answered=False)
         with contextlib.suppress(StoreError, RedisError):
             await self.holds.report()
         self.gate.counters.mirror = []
@@ -300,13 +301,15 @@ class Enforcement:
         """One exchange with the store, and the answer to those who wait."""
         counters = self.gate.counters
         counters.replicas = self._store.replicas()
+        waiters, answered = counters.take_waiters(), False
         try:
             await self.holds.report()
+            answered = True
         except (StoreError, RedisError):
-            counters.available = False
-        else:
-            counters.available = True
-        counters.release_waiters(answered=counters.available)
+            pass
+        finally:
+            counters.available = answered
+            counters.release(waiters, answered=answered)
 
     async def _look_forever(self) -> None:
         refreshed = 0.0

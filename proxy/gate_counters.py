@@ -34,6 +34,7 @@ _MOST_COUNTERS = 50_000
 _IDLE_SECONDS = 900.0
 
 Ready = Callable[[bool], None]
+Waiter = tuple[tuple[Hold, ...], Ready]
 
 
 class Counters:
@@ -55,7 +56,7 @@ class Counters:
         self.mirror: MutableSequence[int] | memoryview = []
         self.dirty: set[Counter] = set()
         self.retired: dict[str, tuple[Counter, Account, float]] = {}
-        self.waiters: list[tuple[tuple[Hold, ...], Ready]] = []
+        self._waiters: list[Waiter] = []
         self.on_wait: Callable[[], None] = lambda: None
         #: Counters that refused (or would have), for incidents: counter -> calls refused.
         self.crossed: dict[Counter, int] = {}
@@ -302,12 +303,16 @@ class Counters:
         for counter, account, amount in holds:
             account.waiting += amount
             self.dirty.add(counter)
-        self.waiters.append((tuple(holds), ready))
+        self._waiters.append((tuple(holds), ready))
         self.on_wait()
 
-    def release_waiters(self, *, answered: bool) -> None:
+    def take_waiters(self) -> list[Waiter]:
+        """Those whom the next exchange with the store asks for; who comes later waits on."""
+        waiters, self._waiters = self._waiters, []
+        return waiters
+
+    def release(self, waiters: list[Waiter], *, answered: bool) -> None:
         """The store answered (or didn't): let those who waited try again, in order."""
-        waiters, self.waiters = self.waiters, []
         for holds, _ in waiters:
             for _, account, amount in holds:
                 account.waiting -= amount

@@ -16,6 +16,7 @@ from proxy.providers import UsageChunkFilter, response_parser, stream_error
 from proxy.providers.base import Refusal, StreamFilter, UsageParser
 
 _BODILESS = frozenset((204, 205, 304))
+_SHORT_BYTES = 65_536
 
 
 def chunk(data: bytes) -> bytes:
@@ -30,6 +31,7 @@ class Answer:
         "_chunked",
         "_filter",
         "_head",
+        "_kept",
         "_parser",
         "_passed",
         "_request",
@@ -45,7 +47,7 @@ class Answer:
         self._request = request
         self._chunked = False
         self._filter: StreamFilter | None = None
-        self._head = b""
+        self._head = self._kept = b""
         self._parser: UsageParser = response_parser(
             request.endpoint, request.facts, status, self.headers
         )
@@ -77,8 +79,20 @@ class Answer:
         """A field more, while the head is not out."""
         self._head = b"%b%b: %b\r\n\r\n" % (self._head[:-2], name.encode(), value.encode())
 
+    def keep(self, data: bytes) -> bool:
+        """Keep back a piece of a short answer, so that its head can tell what it cost."""
+        ctx = self._request.ctx
+        if not self._head or ctx.stream or "json" not in self.headers.get("content-type", ""):
+            return False
+        if len(self._kept) + len(data) > _SHORT_BYTES:
+            return False
+        self._kept += data
+        return True
+
     def pass_on(self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]) -> bytes:
         """What the client gets for a piece of the body."""
+        if self._kept:
+            data, self._kept = self._kept + data, b""
         if self._filter is not None:
             data = self._filter.feed(data) + (self._filter.close() if done else b"")
         out, self._head = self._head, b""

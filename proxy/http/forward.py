@@ -231,10 +231,11 @@ class Exchange(Call):
         if data:
             self._heard()
         if not done:
-            out = answer.pass_on(data, done, trailers)
-            self.started = True
-            if out:
-                self._client.send(out)
+            if not (self.services.settings.response_headers and answer.keep(data)):
+                out = answer.pass_on(data, done, trailers)
+                self.started = True
+                if out:
+                    self._client.send(out)
             if data:
                 answer.read(data)
                 self._progress(answer)

@@ -88,8 +88,8 @@ class ServerSettings(BaseModel):
     )
     response_headers: bool = Field(
         False,
-        description="Add x-tokenweir-request-id to every answer, and x-tokenweir-cost-usd where "
-        "the cost is known before the answer's head is sent.",
+        description="Add x-tokenweir-request-id to every answer, and x-tokenweir-cost-usd to JSON "
+        "answers of up to 64 KB, which are kept back until they are whole.",
     )
 
 
