@@ -54,6 +54,7 @@ class OriginPool:
         self._waiting: deque[_Waiter] = deque()
         self._context = _tls_context(settings) if origin.tls else None
         self.connects = 0
+        self._retired = False
 
     def acquire(self, handler: AnswerHandler) -> UpstreamConnection | None:
         """A connection now, or ``None``: the handler hears of it later."""
@@ -99,6 +100,9 @@ class OriginPool:
         if self._waiting:
             self._serve(connection)
             return
+        if self._retired:
+            connection.abandon()
+            return
         connection.idle_until = connection.deadline = self.loop.time() + seconds
         self._idle.append(connection)
 
@@ -115,10 +119,15 @@ class OriginPool:
             self.leave(self._waiting[0])
             self._connecting[handler] = self.loop.create_task(self._connect(handler))
 
-    def close(self) -> None:
-        """Close what is idle and stop connecting; running calls go on."""
+    def retire(self) -> None:
+        """Take no more calls: those that run, connect or wait in line go on to their ends."""
+        self._retired = True
         for connection in list(self._idle):
             connection.abandon()
+
+    def close(self) -> None:
+        """Close what is idle and connect no more, at the end of the worker."""
+        self.retire()
         for task in list(self._connecting.values()):
             task.cancel()
 
@@ -197,9 +206,9 @@ class Pools:
         pool = self._pools.get(destination.origin)
         if pool is None or pool.settings is not destination.settings:
             if pool is not None:
-                pool.close()
+                pool.retire()
             elif len(self._pools) >= self._most:
-                self._pools.pop(next(iter(self._pools))).close()
+                self._pools.pop(next(iter(self._pools))).retire()
             pool = OriginPool(
                 destination.origin, destination.settings, self._loop, self._deadlines, self._outbox
             )

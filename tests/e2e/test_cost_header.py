@@ -23,7 +23,9 @@ async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
         middle = len(body) // 2
         parts = [body[:middle], body[middle:]]
         if "chunks" in request.line:
-            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked"
+            head = (
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked"
+            )
             parts = [b"%x\r\n%b\r\n" % (len(part), part) for part in parts]
             parts.append(b"0\r\n\r\n")
         if "broken" in request.line:
