@@ -9,7 +9,7 @@ broken answer a clean end.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from proxy.gate_decision import Decision
 from proxy.http.answer import Answer
@@ -257,13 +257,15 @@ class Exchange(Call):
         self._finish(reusable=not self._must_close())
 
     def raw_taker(self) -> Exchange | None:
-        """May the answer go out in the upstream's own framing?"""
-        return self if self._answer is not None and self._answer.takes_raw else None
+        """May the answer, which has begun, go out in the upstream's own framing?"""
+        answer, request = self._answer, self.request
+        if answer is None or request is None or request.first_byte_at is None:
+            return None
+        return self if answer.takes_raw else None
 
-    def on_answer_raw(self, data: bytes) -> None:
-        """Framed bytes of the answer, to be passed on; they are read later."""
-        self._heard()
-        self._client.send(data)
+    def raw_out(self) -> Callable[[bytes], None]:
+        """Where framed bytes of the answer go; they are read later."""
+        return self._client.send
 
     def on_answer_read(self, body: bytes, raw: bytes, done: bool) -> None:
         """What passed before, read now, and the framed bytes that came last."""
@@ -272,14 +274,13 @@ class Exchange(Call):
             return
         if done:
             self._connection = None
-            self._heard()
             answer.read(body)
             # Counted before the client sees the end, so that no call that it saw whole is lost.
             self._settle("", complete=True)
             self._client.send(raw)
             self._finish(reusable=not self._must_close())
             return
-        self.on_answer_raw(raw)
+        self._client.send(raw)
         answer.read(body)
         self._progress(answer)
 

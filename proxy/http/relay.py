@@ -12,6 +12,7 @@ a second, so that limits on running streams hold, or when the end may be near.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Protocol
 
 #: The size line of a last chunk (RFC 9112 section 7.1), whole or begun.
@@ -24,7 +25,7 @@ _TAIL_BYTES = 32
 class RawTaker(Protocol):
     """Who receives an answer in the upstream's own framing, and its content later."""
 
-    def on_answer_raw(self, data: bytes) -> None: ...
+    def raw_out(self) -> Callable[[bytes], None]: ...
     def on_answer_read(self, body: bytes, raw: bytes, done: bool) -> None: ...
 
 
@@ -35,10 +36,11 @@ class Relay:
     begun, so that nothing passes unread until text shows that it had not.
     """
 
-    __slots__ = ("_bytes", "_held", "_matched", "_tail", "_until", "near_end", "taker")
+    __slots__ = ("_bytes", "_held", "_matched", "_tail", "_until", "near_end", "send", "taker")
 
     def __init__(self, taker: RawTaker, now: float) -> None:
         self.taker = taker
+        self.send = taker.raw_out()
         self.near_end = False
         self._matched = False
         self._held: list[bytes] = []

@@ -64,6 +64,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_head_bytes",
         "_headers",
         "_held",
+        "_idle_seconds",
         "_informational",
         "_keep_alive",
         "_keep_alive_seconds",
@@ -96,6 +97,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.reused = False
         self.tunnel = False
         self._held = False
+        self._idle_seconds = pool.settings.idle_timeout_seconds
         self._keep_alive_seconds = pool.settings.keepalive_seconds
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
@@ -215,7 +217,16 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.pause_reading()
             self._pool.loop.call_soon(self._read_on)
         try:
-            self._take(data, handler)
+            relay = self._relay
+            if relay is None or handler is None:
+                self._take(data, handler)
+                return
+            now = self._pool.loop.time()
+            if relay.may_pass(data, now):
+                self.deadline = now + self._idle_seconds
+                relay.send(data)
+            else:
+                self._read_relayed(relay, data, now)
         except Exception as error:
             self.abandon()
             if handler is not None:
@@ -228,9 +239,6 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self.tunnel:
             handler.on_answer_data(data, False, ())
-            return
-        if self._relay is not None:
-            self._pass_raw(self._relay, data)
             return
         if not self._seen_head:
             self._head_bytes += len(data)
@@ -319,13 +327,8 @@ class UpstreamConnection(asyncio.Protocol):
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _pass_raw(self, relay: Relay, data: bytes) -> None:
-        """A piece of a chunked answer that goes out in the upstream's own framing."""
-        now = self._pool.loop.time()
-        if relay.may_pass(data, now):
-            self.deadline = now + self._pool.settings.idle_timeout_seconds
-            relay.taker.on_answer_raw(data)
-            return
+    def _read_relayed(self, relay: Relay, data: bytes, now: float) -> None:
+        """Parse what passed in the upstream's own framing, and ``data``, which did not yet."""
         try:
             self._parser.feed_data(relay.take(now))
         except httptools.HttpParserError:
@@ -405,5 +408,5 @@ class UpstreamConnection(asyncio.Protocol):
     def _touch(self) -> None:
         settings = self._pool.settings
         self.deadline = self._pool.loop.time() + (
-            settings.idle_timeout_seconds if self._seen_head else settings.response_timeout_seconds
+            self._idle_seconds if self._seen_head else settings.response_timeout_seconds
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import httptools
@@ -71,7 +71,10 @@ class Taker:
         self.sent += b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         self.sent += b"0\r\n\r\n" if done else b""
 
-    def on_answer_raw(self, data: bytes) -> None:
+    def raw_out(self) -> Callable[[bytes], None]:
+        return self.pass_on
+
+    def pass_on(self, data: bytes) -> None:
         self.sent += data
 
     def on_answer_read(self, body: bytes, raw: bytes, done: bool) -> None:
