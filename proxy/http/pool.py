@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections import deque
 
+from proxy.http.connector import Connector
 from proxy.http.deadlines import NEVER, Deadlines
 from proxy.http.failures import Failure
 from proxy.http.outbox import Outbox
@@ -52,7 +53,7 @@ class OriginPool:
         self._all: set[UpstreamConnection] = set()
         self._connecting: dict[AnswerHandler | None, asyncio.Task[None]] = {}
         self._waiting: deque[_Waiter] = deque()
-        self._context = _tls_context(settings) if origin.tls else None
+        self.connector = Connector(origin, settings, loop)
         self.connects = 0
         self._retired = False
 
@@ -154,13 +155,7 @@ class OriginPool:
         failure = None
         try:
             async with asyncio.timeout(self.settings.connect_timeout_seconds):
-                await self.loop.create_connection(
-                    lambda: connection,
-                    self.origin.host,
-                    self.origin.port,
-                    ssl=self._context,
-                    server_hostname=self.origin.host if self._context else None,
-                )
+                await self.connector.connect(lambda: connection)
         except TimeoutError:
             failure = Failure.CONNECT_TIMEOUT
         except ssl.SSLError:
@@ -227,14 +222,3 @@ class Pools:
             size, connects = found.get(origin.upstream, (0, 0))
             found[origin.upstream] = (size + pool.size, connects + pool.connects)
         return found
-
-
-def _tls_context(settings: UpstreamSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=None)
-    if settings.ca_file:
-        context.load_verify_locations(settings.ca_file)
-    if not settings.verify_tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
-    return context

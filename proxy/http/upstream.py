@@ -12,6 +12,7 @@ from typing import Protocol
 
 import httptools
 
+from proxy.http.connector import Connector
 from proxy.http.deadlines import NEVER, Deadlines
 from proxy.http.failures import Failure
 from proxy.http.headers import RawHeaders, tokens
@@ -49,6 +50,7 @@ class Home(Protocol):
     settings: UpstreamSettings
     deadlines: Deadlines
     outbox: Outbox
+    connector: Connector
 
     def discard(self, connection: UpstreamConnection) -> None: ...
     def put_back(self, connection: UpstreamConnection, seconds: float) -> None: ...
@@ -390,6 +392,8 @@ class UpstreamConnection(asyncio.Protocol):
     def _release(self) -> None:
         """The answer is whole: back to the pool, or close."""
         self.handler = None
+        if not self.reused and self.transport is not None:
+            self._pool.connector.remember(self.transport)
         if self._keep_alive and self._keep_alive_seconds > 0 and self.transport is not None:
             self._reset()
             self.reused = True

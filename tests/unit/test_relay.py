@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.http.connector import Connector
 from proxy.http.deadlines import Deadlines
 from proxy.http.failures import Failure
 from proxy.http.headers import RawHeaders
 from proxy.http.outbox import Outbox
 from proxy.http.relay import Relay
+from proxy.http.routing import Origin
 from proxy.http.settings import UpstreamSettings
 from proxy.http.upstream import UpstreamConnection
 from proxy.metrics import RuntimeMetrics
@@ -29,6 +31,9 @@ class Pool:
         self.settings = UpstreamSettings(base_url="http://127.0.0.1:1")
         self.deadlines = Deadlines(loop)
         self.outbox = Outbox(loop, RuntimeMetrics())
+        self.connector = Connector(
+            Origin("127.0.0.1", 1, tls=False, upstream="u"), self.settings, loop
+        )
         self.back = 0
 
     def discard(self, connection: UpstreamConnection) -> None: ...
