@@ -1,6 +1,6 @@
 """Where a request's CPU goes inside the proxy, without sockets.
 
-``python -m tests.benchmarks.stages [--calls N] [--keys N] [--profile] [--json FILE]``
+``python -m tests.benchmarks.stages [--calls N] [--keys N] [--met N] [--profile] [--json FILE]``
 
 A whole worker is built as ``tokenweir serve`` builds it, with everything on (100
 limits and a budget, detection, ledger, journal, store). Real requests and answers
@@ -8,7 +8,9 @@ are then fed into its connections by hand, over transports that only count bytes
 what is measured is all of our work on a call and none of the kernel's. Calls come
 in blocks of 32, as from 32 connections, and the event loop runs between blocks, so
 that the store's batches go out as they do in service; what that takes is told apart.
-With ``--keys`` the calls come with so many credentials in turn, and the limit that
+With ``--keys`` the calls come with so many credentials in turn, each of which made
+``--met`` calls before (detection looks at a caller's first 32 calls one by one, and at
+up to sixteen together later), and the limit that
 applies is one for all (a key's own share is fetched before its first call goes out,
 which a rig without sockets can't wait for).
 
@@ -245,6 +247,7 @@ def wrap_stages(app: App, timer: Timer) -> None:
     timer.wrap(meter._gate, "admit", "gate: admit")
     timer.wrap(meter._gate, "settle", "gate: settle")
     timer.wrap(meter._ledger, "record", "ledger and journal: record")
+    app.outbox.before = timer.timed(app.journal.flush, "ledger and journal: write")
     timer.wrap(meter, "_contributors", "root cause: contributors")
     timer.wrap(meter._judge, "observe", "detection: observe")
     timer.wrap(meter, "observation", "observation and price")
@@ -258,7 +261,8 @@ async def main(options: argparse.Namespace) -> None:
             pairs = Pairs(app)
             await pairs.warm()
             settle_memory()
-            await blocks(pairs, max(options.calls // 4, options.keys), 0, options.keys)
+            met = max(options.calls // 4, options.keys * options.met)
+            await blocks(pairs, met, 0, options.keys)
             profiler = cProfile.Profile() if options.profile else None
             if profiler:
                 profiler.enable()
@@ -307,6 +311,7 @@ if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--calls", type=int, default=32_000)
     arguments.add_argument("--keys", type=int, default=1)
+    arguments.add_argument("--met", type=int, default=1, help="calls of each key before")
     arguments.add_argument("--profile", action="store_true")
     arguments.add_argument("--json", type=Path)
     uvloop.run(main(arguments.parse_args()))
