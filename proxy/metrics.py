@@ -93,6 +93,7 @@ class RuntimeMetrics:
 
     def __init__(self) -> None:
         self.inflight = 0
+        self.tasks = 0
         self.streams = 0
         self.connections = 0
         self.client_aborts = 0
@@ -126,6 +127,7 @@ class RuntimeMetrics:
             await asyncio.sleep(interval_seconds)
             now = time.monotonic()
             self.stalled(max(0.0, now - due), now)
+            self.tasks = len(asyncio.all_tasks())
 
     def readings(self) -> list[Reading]:
         """All of it, for a scrape."""
@@ -139,6 +141,7 @@ class RuntimeMetrics:
             ("tokenweir_client_aborts_total", self.client_aborts),
             ("tokenweir_streams_cut_total", self.streams_cut),
             ("tokenweir_config_loaded_timestamp_seconds", self.config_loaded_at),
+            ("tokenweir_loop_tasks", self.tasks),
             ("tokenweir_loop_stall_seconds", self.worst_stall_seconds(time.monotonic())),
         ):
             yield Reading(name, (), value)

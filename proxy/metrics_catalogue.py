@@ -136,6 +136,8 @@ _ALL: Final = (
     Metric("tokenweir_journal_bytes", "gauge", "Size of the journal on disk."),
     Metric("tokenweir_journal_failures_total", "counter",
            "Journal writes that failed (disk full, permissions)."),
+    Metric("tokenweir_loop_tasks", "gauge",
+           "Tasks of the event loop: a number that only grows is a leak."),
     Metric("tokenweir_loop_stall_seconds", "gauge",
            "The longest stall of the event loop in the last minute.", merge="max"),
     Metric("tokenweir_config_reloads_total", "counter", "Configuration reloads by outcome.",

@@ -230,7 +230,7 @@ async def soak(minutes: float, folder: Path, mixed: float = MIXED_PER_SECOND) ->
         rate = capacity.requests / capacity.seconds / 2
         run = Soak(lab, mixed)
         gauges = Gauges(lab.proxy.process.pid)
-        start = gauges.take()
+        start, tasks = gauges.take(), lab.metric("tokenweir_loop_tasks")
         stop = threading.Event()
         cpu = cpu_seconds(lab.proxy.process.pid)
         disturbing = asyncio.to_thread(disturb, lab, gauges, stop, minutes * 60)
@@ -253,6 +253,7 @@ async def soak(minutes: float, folder: Path, mixed: float = MIXED_PER_SECOND) ->
         await asyncio.to_thread(settle, lab, start[2])
         found |= await asyncio.to_thread(books, lab, crowd)
         end = gauges.take()
+        found["tasks"] = [int(tasks), int(lab.metric("tokenweir_loop_tasks"))]
     finally:
         lab.close()
     return found | {
