@@ -4,7 +4,7 @@
 set -u
 packages="wrk redis-server prometheus prometheus-alertmanager chromium"
 case "${1:-}" in
-  chaos|bench) packages="$packages nginx haproxy nghttp2-client slowhttptest iproute2 iptables libfaketime" ;;
+  chaos|bench) packages="$packages nginx haproxy nghttp2-client slowhttptest iproute2 iptables libfaketime gcc libc6-dev" ;;
 esac
 missing=""
 for package in $packages; do

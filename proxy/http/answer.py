@@ -80,11 +80,15 @@ class Answer:
         self._head = b"%b%b: %b\r\n\r\n" % (self._head[:-2], name.encode(), value.encode())
 
     def keep(self, data: bytes) -> bool:
-        """Keep back a piece of a short answer, so that its head can tell what it cost."""
-        ctx = self._request.ctx
-        if not self._head or ctx.stream or "json" not in self.headers.get("content-type", ""):
+        """Keep back a piece of a short answer, so that its head can tell what it cost.
+
+        Nothing of a stream, whoever asked for it (Ollama streams unasked, as NDJSON), and
+        no blank lines: some providers send them to keep a waiting client from giving up.
+        """
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not self._head or self._request.ctx.stream or kind != "application/json":
             return False
-        if len(self._kept) + len(data) > _SHORT_BYTES:
+        if len(self._kept) + len(data) > _SHORT_BYTES or (data and data.isspace()):
             return False
         self._kept += data
         return True

@@ -6,7 +6,8 @@ limit.
 
 Clients send the same head again and again, but for the body's length. A call whose
 head is byte for byte the one that was parsed before, but for these digits, and
-whose body is here, needs no parser: what the parser said still holds.
+whose body is here, needs no parser: what the parser said still holds. Nor does one that
+differs in values which frame and route nothing (``known.py``).
 """
 
 from __future__ import annotations

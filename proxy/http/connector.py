@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from proxy.http.routing import Origin
 from proxy.http.settings import UpstreamSettings
@@ -107,8 +107,9 @@ class _Resuming(ssl.SSLContext):
 
 
 def _context(settings: UpstreamSettings) -> _Resuming:
-    context = _Resuming(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    default = ssl.create_default_context()
+    default.__class__ = _Resuming  # all else stays as this Python has it by default
+    context = cast(_Resuming, default)
     if settings.ca_file:
         context.load_verify_locations(settings.ca_file)
     if not settings.verify_tls:

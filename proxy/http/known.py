@@ -93,7 +93,7 @@ class KnownHead:
     def _read_fields(self) -> list[_Line | None]:
         """The fields whose values may vary, by line; ``None`` for all else."""
         found: list[_Line | None] = [None]
-        names = [_split(line)[0][:-2].decode("latin-1").lower() for line in self._lines]
+        names = [line.partition(b":")[0].decode("latin-1").lower() for line in self._lines]
         passed = {line: n for n, (_, line) in enumerate(self.head.scanned.passed)}
         for i, line in enumerate(self._lines[1:], 1):
             start, name = _split(line)[0], names[i]

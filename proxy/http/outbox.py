@@ -52,17 +52,14 @@ class Outbox:
         waiting.append((transport, data))
         if len(waiting) >= TOGETHER or len(data) > _LARGE_BYTES or self._calls.inflight <= FEW:
             self.flush()
-        elif not self._awake:
-            self._awake = True
-            self._loop.call_soon(self._end_of_turn)
+        else:
+            self._wake()
 
     def gather(self) -> bool:
         """May others wait as well? If so, there will be a flush at the end of this turn."""
         if self._calls.inflight <= FEW:
             return False
-        if not self._awake:
-            self._awake = True
-            self._loop.call_soon(self._end_of_turn)
+        self._wake()
         return True
 
     def flush(self) -> None:
@@ -77,6 +74,11 @@ class Outbox:
                     # One connection's trouble must not keep from the others what is theirs.
                     _log.exception("not_sent")
                     transport.abort()
+
+    def _wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self._loop.call_soon(self._end_of_turn)
 
     def _end_of_turn(self) -> None:
         self._awake = False

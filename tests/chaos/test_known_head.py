@@ -62,6 +62,9 @@ VARIANTS = {
     "a line feed in it": KNOWN.replace(b"first", b"fi\nrst: x"),
     "a null in it": KNOWN.replace(b"first", b"fi\0rst"),
     "latin-1 in it": KNOWN.replace(b"first", b"f\xefrst"),
+    "a second agent without a space": call(
+        BODY, fields=b"X-Tokenweir-Agent:" + b"o" * 200 + b": x\r\n"
+    ),
     "the first of two": KNOWN.replace(b"X-Twice: a", b"X-Twice: c"),
     "another name": KNOWN.replace(b"X-Request-Id", b"X-Request-Ie"),
     "a length by name": KNOWN.replace(b"X-Request-Id: first", b"Content-Length: 3"),

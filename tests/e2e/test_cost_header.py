@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rig import Proxy, Upstream, chat_answer, json_answer, read_request, running_proxy
+from tests.rig import Proxy, Raw, Upstream, chat_answer, json_answer, read_request, running_proxy
 
 LARGE = "x" * 100_000
 
@@ -30,10 +30,16 @@ async def in_pieces(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
             parts.append(b"0\r\n\r\n")
         if "broken" in request.line:
             parts = parts[:1]
+        pause = 0.05
+        if "unasked" in request.line:
+            head = head.replace(b"application/json", b"application/x-ndjson")
+            pause = 1.0
+        if "blank" in request.line:
+            parts, pause = [b"8\r\n        \r\n", *parts], 1.0
         for part in [head + b"\r\n\r\n", *parts]:
             writer.write(part)
             await writer.drain()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause)
         if "broken" in request.line:
             return
 
@@ -79,3 +85,18 @@ def test_one_that_breaks_off_is_refused_in_words(telling: Proxy, framing: str) -
     answer, body = ask(telling, f"{framing}&broken")
     assert answer.status == 502
     assert "truncated" in json.loads(body)["error"]["message"]
+
+
+@pytest.mark.parametrize("what", ["unasked", "blank"])
+def test_what_a_client_waits_for_is_not_kept_back(telling: Proxy, what: str) -> None:
+    """A stream that nobody asked for, and blank lines against impatience."""
+    body = b'{"model": "gpt-4o-mini", "messages": []}'
+    head = (
+        f"POST /v1/chat/completions?chunks&{what} HTTP/1.1\r\nHost: p\r\n"
+        f"Authorization: Bearer sk-a\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with Raw(telling.port) as raw:
+        begun = raw.send(head + body).until(b"{" if what == "unasked" else b"        ")
+        assert b"Hello." not in begun and b"200 OK" in begun
+        assert b"Hello." in raw.until(b"\r\n0\r\n\r\n")
