@@ -128,16 +128,15 @@ def test_anthropic_messages(llm: str, llm_proxy: Proxy) -> None:
 
 
 def test_anthropic_stream(llm_proxy: Proxy) -> None:
-    # The tiny random model now and then ends before its first event, with or without a proxy.
-    for _ in range(12):
-        with claude(llm_proxy.url, "claude-stream").messages.stream(
-            model="tiny", messages=ASK["messages"], max_tokens=12
-        ) as stream:
-            if list(stream):
-                final = stream.get_final_message()
-                break
-    else:
-        raise AssertionError("no stream began in twelve tries")
+    # Not random: where the first token is no whole character (one call of six), this server
+    # leaves out message_start, with or without a proxy, and the SDK has no message then.
+    with claude(llm_proxy.url, "claude-stream").messages.stream(
+        model="tiny",
+        messages=ASK["messages"],
+        max_tokens=12,
+        extra_body={"temperature": 0, "seed": 7},
+    ) as stream:
+        final = stream.get_final_message()
     row = recorded(llm_proxy, "claude-stream")
     assert row["output_tokens"] == final.usage.output_tokens
     assert row["stream"] is True
