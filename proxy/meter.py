@@ -1,8 +1,8 @@
-"""From a finished call to its observation: counted, priced, judged.
+"""From a finished call to its observation: priced, recorded, judged.
 
-Owns: how a call becomes an :class:`Observation`, and the order settle, record,
-judge. Must never: raise into the request path, await, or make up a number that
-the provider did not say without marking it.
+Owns: how a call becomes an :class:`Observation`, and what is done before its client
+sees the end (the record) and after (all else). Must never: raise into the request
+path, await, or make up a number that the provider did not say without marking it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 
 from detection.types import Observation, Usage
+from proxy.context import RequestContext
 from proxy.gate_decision import Decision
 from proxy.http.ports import Finished
 from proxy.metrics import RuntimeMetrics
@@ -21,7 +22,7 @@ from proxy.provider_limits import ProviderLimits
 from proxy.providers import estimate_usage
 
 _log = structlog.get_logger("tokenweir.meter")
-_REFUSED = frozenset(("throttle", "block", "unavailable", "forbidden"))
+_new = tuple.__new__
 
 
 class Settles(Protocol):
@@ -68,8 +69,8 @@ class Meter:
         self._contributors = contributors
         self._listeners = listeners
 
-    def finish(self, call: Finished) -> int | None:
-        """Record one call; its cost in nano-USD where known."""
+    def record(self, call: Finished) -> Observation | None:
+        """Record one call, before its client sees the end; ``None`` where that fails."""
         try:
             observation = self.observation(call)
         except Exception:
@@ -77,7 +78,15 @@ class Meter:
             self._runtime.detector_failures["meter"] += 1
             return None
         # A part of ours that fails must not fail the call.
-        decision = call.decision
+        try:
+            self._ledger.record(observation)
+        except Exception:
+            self._failed("ledger")
+        return observation
+
+    def judge(self, call: Finished, observation: Observation) -> None:
+        """Settle and judge a recorded call. Its client needn't wait for that."""
+        ctx, decision, status, usage, _, _, headers, _, _, _ = call
         if decision is not None:
             would = decision.would
             self._runtime.decisions[f"would_{would}" if would else decision.kind] += 1
@@ -85,13 +94,10 @@ class Meter:
                 self._gate.settle(decision, observation)
             except Exception:
                 self._failed("gate")
-        try:
-            self._ledger.record(observation)
-        except Exception:
-            self._failed("ledger")
-        if call.usage is not None or call.status >= 500:
+        if usage is not None or status >= 500:
+            contributors = self._contributors
             try:
-                self._contributors(observation)
+                contributors(observation)
             except Exception:
                 self._failed("contributors")
         # The engine sees throttled calls too: who goes on against a throttle runs away.
@@ -104,34 +110,38 @@ class Meter:
                 listener(observation)
             except Exception:
                 self._failed("listener")
-        key, headers = call.ctx.key, call.answer_headers
+        key = ctx.key
         if headers and key is not None:
-            provider, usage, now = call.ctx.provider, call.usage, observation.ts
+            provider, now = ctx.provider, observation.ts
             try:
                 self._limits.note(provider, key, headers, now)
                 if usage is not None and usage.retry_after_seconds:
                     self._limits.told_to_wait(provider, key, now + usage.retry_after_seconds)
             except Exception:
                 self._failed("limits")
-        return observation.cost_nano_usd
 
     def observation(self, call: Finished) -> Observation:
         """The observation of a call."""
-        ctx, now = call.ctx, self._now()
-        usage = call.usage
+        ctx, decision, status, usage, outcome, base_url, _, model_sent, ttft, latency = call
+        clock, facts = self._now, ctx.facts
+        now = clock()
         cost: int | None = None
-        if usage is not None and ctx.metered and _billable(call, usage):
-            usage = estimate_usage(usage, ctx.facts)
-            cost = self._cost_nano_usd(call, usage, now)
-        usage = usage or Usage()
+        answered = usage is not None
+        if usage is None:
+            usage = Usage()
+        # Billed: not an error that the provider answered at once.
+        elif ctx.metered and (status < 400 or usage.input_tokens is not None or outcome):
+            usage = estimate_usage(usage, facts)
+            cost = self._cost_nano_usd(ctx, model_sent or ctx.model, base_url, usage, now)
         error = usage.error
-        error_type = call.outcome or (error.type or error.code if error is not None else None)
-        if not error_type and call.status >= 400 and call.usage is not None:
-            error_type = f"http_{call.status}"
+        error_type = outcome or (error.type or error.code if error is not None else None)
+        if not error_type and status >= 400 and answered:
+            error_type = f"http_{status}"
         if not error_type and usage.complete is False and not any(usage.finish_reasons):
             error_type = "incomplete"
         # In the order of its fields: by name it takes four times as long.
-        return Observation._make(
+        return _new(
+            Observation,
             (
                 now,
                 ctx.id,
@@ -146,7 +156,7 @@ class Meter:
                 ctx.endpoint,
                 ctx.model,
                 usage.model_served,
-                call.status,
+                status,
                 error_type or None,
                 usage.input_tokens,
                 usage.cached_input_tokens,
@@ -156,26 +166,27 @@ class Meter:
                 cost,
                 usage.source,
                 usage.finish_reasons,
-                ctx.facts.fingerprint,
-                ctx.facts.fingerprint_kind,
+                facts.fingerprint,
+                facts.fingerprint_kind,
                 ctx.client,
                 ctx.stream,
-                call.ttft_seconds,
-                call.latency_seconds,
-                _action(call),
+                ttft,
+                latency,
+                _action(outcome, decision),
                 ctx.trace,
-            )
+            ),
         )
 
-    def _cost_nano_usd(self, call: Finished, usage: Usage, now: float) -> int | None:
+    def _cost_nano_usd(
+        self, ctx: RequestContext, model: str | None, base_url: str, usage: Usage, now: float
+    ) -> int | None:
         """What the call cost; a call whose price fails is recorded all the same."""
-        ctx = call.ctx
         try:
-            price = self._pricer.price(
+            cost, _, unpriced, _ = self._pricer.price(
                 ctx.provider,
-                call.model_sent or ctx.model,
+                model,
                 usage,
-                upstream_url=call.base_url,
+                upstream_url=base_url,
                 at=now,
                 project=ctx.project,
                 upstream=ctx.upstream,
@@ -184,9 +195,9 @@ class Meter:
             self._failed("pricing")
             self._runtime.unpriced[ctx.provider] += 1
             return None
-        if price.unpriced:
+        if unpriced:
             self._runtime.unpriced[ctx.provider] += 1
-        return price.cost_nano_usd
+        return cost
 
     def _failed(self, part: str) -> None:
         failures = self._runtime.detector_failures[part] = self._runtime.detector_failures[part] + 1
@@ -194,15 +205,10 @@ class Meter:
             _log.exception("part_failed", part=part, failures=failures)
 
 
-def _billable(call: Finished, usage: Usage) -> bool:
-    """Did the provider do work? Not for an error that it answered at once."""
-    return call.status < 400 or usage.input_tokens is not None or call.outcome != ""
-
-
-def _action(call: Finished) -> str:
-    if call.outcome == "cut":
+def _action(outcome: str, decision: Decision | None) -> str:
+    if outcome == "cut":
         return "cut"
-    if call.decision is None:
+    if decision is None:
         return "allow"
-    would = call.decision.would
-    return f"shadow_{would}" if would else call.decision.kind
+    would = decision.would
+    return f"shadow_{would}" if would else decision.kind

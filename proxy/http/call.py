@@ -11,12 +11,12 @@ from typing import Any
 
 import structlog
 
-from detection.types import Usage
+from detection.types import Observation, Usage
 from proxy.context import RequestContext
 from proxy.http import errors
 from proxy.http.answer import Answer
-from proxy.http.ports import Downstream, Services
-from proxy.http.record import record, usage_at_end
+from proxy.http.ports import Downstream, Finished, Services
+from proxy.http.record import finished, usage_at_end
 from proxy.http.request import Head, Request
 from proxy.http.upload import Upload
 from proxy.http.upstream import UpstreamConnection
@@ -39,6 +39,7 @@ class Call:
         "_done",
         "_path",
         "_pool_cancel",
+        "_recorded",
         "_retried",
         "_tunnel",
         "ctx",
@@ -65,6 +66,7 @@ class Call:
         self._pool_cancel: Callable[[Any], None] | None = None
         self._path = ""
         self._answer: Answer | None = None
+        self._recorded: tuple[Finished, Observation] | None = None
         self.started = False
         self._done = False
         self._retried = False
@@ -143,7 +145,13 @@ class Call:
         if self._done or self.request is None:
             return None
         self._done = True
-        return record(self.services, self.request, self._answer, outcome, usage, status)
+        services, monotonic = self.services, self.services.monotonic
+        call = finished(self.request, self._answer, outcome, usage, status, monotonic())
+        observation = services.meter.record(call)
+        if observation is None:
+            return None
+        self._recorded = (call, observation)
+        return observation.cost_nano_usd
 
     def _tunnel_ended(self, usage: Usage, outcome: str) -> None:
         self._connection = None
@@ -210,3 +218,6 @@ class Call:
             self._begun = False
             services.running.discard(self)
             services.runtime.inflight -= 1
+        recorded, self._recorded = self._recorded, None
+        if recorded is not None:
+            services.meter.judge(*recorded)

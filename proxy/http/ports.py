@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from detection.types import Series, Usage
+from detection.types import Observation, Series, Usage
 from proxy.context import RequestContext
 from proxy.gate_decision import Decision
 from proxy.http.identity import NameCap
@@ -76,10 +76,13 @@ class Finished(NamedTuple):
 
 
 class Meter(Protocol):
-    """Takes every finished call: counts, prices, judges. Never raises, never awaits."""
+    """Takes every finished call: prices, counts, judges. Never raises, never awaits."""
 
-    def finish(self, call: Finished) -> int | None:
-        """Record the call; its cost in nano-USD where known."""
+    def record(self, call: Finished) -> Observation | None:
+        """Record the call, before its client sees the end; ``None`` where that fails."""
+
+    def judge(self, call: Finished, observation: Observation) -> None:
+        """Settle and judge a recorded call, after its client was sent the end."""
 
 
 class Histogram(Protocol):

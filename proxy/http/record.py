@@ -1,4 +1,4 @@
-"""What a call leaves behind: its usage at the end, and its record.
+"""What a call leaves behind: its usage at the end, and what is told of it.
 
 Owns: how the end of a call becomes one :class:`Finished`. Must never: write to a
 connection, or record a call by itself.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from detection.types import Usage
 from proxy.http.answer import Answer
-from proxy.http.ports import Finished, Services
+from proxy.http.ports import Finished
 from proxy.http.request import Request
 from proxy.providers.base import Headers
+
+_new = tuple.__new__
 
 
 def usage_at_end(
@@ -25,34 +27,32 @@ def usage_at_end(
     return None
 
 
-def record(
-    services: Services,
+def finished(
     request: Request,
     answer: Answer | None,
     outcome: str,
     usage: Usage | None,
     status: int,
-) -> int | None:
-    """Hand a finished call to the meter; its cost in nano-USD where known."""
+    now: float,
+) -> Finished:
+    """A call that ended, at ``now`` in monotonic seconds."""
     ctx, first = request.ctx, request.first_byte_at
-    base_url = request.route.destination.base_url
+    base_url = request.template.route.destination.base_url
     headers: Headers = {} if answer is None else answer.headers
     ttft = None if first is None else first - ctx.received_at
-    latency = services.monotonic() - ctx.received_at
     # In the order of its fields: by name it takes three times as long.
-    return services.meter.finish(
-        Finished._make(
-            (
-                ctx,
-                request.decision,
-                status,
-                usage,
-                outcome,
-                base_url,
-                headers,
-                request.model_sent,
-                ttft,
-                latency,
-            )
-        )
+    return _new(
+        Finished,
+        (
+            ctx,
+            request.decision,
+            status,
+            usage,
+            outcome,
+            base_url,
+            headers,
+            request.model_sent,
+            ttft,
+            now - ctx.received_at,
+        ),
     )
