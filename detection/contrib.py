@@ -138,23 +138,24 @@ class Recorder:
 
     def observe(self, observation: Observation) -> None:
         """Count one finished call. A late one counts in the newest cell."""
-        o = observation
-        if o.action in _REFUSED:
+        (ts, _, _, _, _, _, _, _, _, _, _, _, _, status, error_type, given, cached, _, made, _,
+         cost, _, _, _, _, _, _, _, _, action) = observation[:30]  # fmt: skip
+        if action in _REFUSED:
             return
-        slot = int(o.ts) // self._fine
+        slot = int(ts) // self._fine
         if slot > self._slot:
             self._roll(slot)
-        combination = _combination(o)
+        combination = _combination(observation)
         sums = self._current.get(combination)
         if sums is None:
             sums = self._open(combination)
         sums[0] += 1
-        if failed(o.status, o.error_type):
+        if failed(status, error_type):
             sums[1] += 1
-        sums[2] += o.input_tokens or 0
-        sums[3] += o.cached_input_tokens or 0
-        sums[4] += o.output_tokens or 0
-        sums[5] += o.cost_nano_usd or 0
+        sums[2] += given or 0
+        sums[3] += cached or 0
+        sums[4] += made or 0
+        sums[5] += cost or 0
 
     def snapshot(self) -> Snapshot:
         """All that is held now; costs a copy of the newest span alone."""

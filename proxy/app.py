@@ -153,8 +153,9 @@ class App:
         settings, store = self.settings, self.store
         self.keys = KeyRing(secret, settings.keys, self.clock, settings.mode)
         self.gate = Gate(
-            clock=self.clock,
-            rates=DearestRates(self.pricer, self.clock),
+            # Bound: to call an instance takes a look-up of its class each time.
+            clock=self.clock.__call__,
+            rates=DearestRates(self.pricer, self.clock).of,
             keys=self.keys,
             mode=settings.mode,
             limits=settings.limits,
@@ -239,10 +240,10 @@ class App:
             judge=self.judge,
             runtime=self.runtime,
             limits=self.limits,
-            now=self.clock,
+            now=self.clock.__call__,
             contributors=self.recorder.observe,
             listeners=(
-                CallLog(),
+                CallLog().observe,
                 self.drills.observe,
                 *((self.telemetry.observe,) if self.telemetry else ()),
             ),

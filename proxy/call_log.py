@@ -32,7 +32,7 @@ class CallLog:
         self._log = structlog.get_logger("tokenweir.calls")
         self._debug: bool = self._log.is_enabled_for(10)
 
-    def __call__(self, call: Observation) -> None:
+    def observe(self, call: Observation) -> None:
         """Log one call."""
         failed = call.error_type is not None
         if not failed and not self._debug:

@@ -46,7 +46,8 @@ class Clock:
         self.heard_at: float | None = None
 
     def __call__(self) -> float:
-        now = self._base + self.monotonic()
+        monotonic = self.monotonic
+        now = self._base + monotonic()
         if now < self._last and self._last - now < 1.0:
             return self._last
         self._last = now

@@ -29,7 +29,7 @@ class DearestRates:
         self._revision = pricer.revision
         self._known: dict[tuple[str, str | None, str | None], tuple[float, Rates]] = {}
 
-    def __call__(self, provider: str, model: str | None, project: str | None) -> Rates:
+    def of(self, provider: str, model: str | None, project: str | None) -> Rates:
         """The rates that a call can't exceed."""
         if self._pricer.revision != self._revision:
             self._revision = self._pricer.revision

@@ -172,9 +172,10 @@ class Gate:
 
     def admit(self, ctx: RequestContext) -> Decision:
         """Decide about one call."""
-        key = self._cache.key_of(ctx)
+        key_of, clock = self._cache.key_of, self._clock
+        key = key_of(ctx)
         plan = self._plans.get(key) or self._cache.add(key, ctx)
-        now = self._clock()
+        now = clock()
         plan.caller.seen = now
         if plan.idle:
             return ALLOW

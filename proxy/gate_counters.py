@@ -326,12 +326,13 @@ def _actual(metric: str, reserved: int, done: Observation) -> int:
         return 1
     if metric == "in_flight":
         return 0
-    sent = done.usage_source != "unknown" or (done.status is not None and done.status < 400)
     if metric == "cost":
-        if done.cost_nano_usd is not None:
-            return done.cost_nano_usd
+        cost = done.cost_nano_usd
+        if cost is not None:
+            return cost
     elif done.input_tokens is not None or done.output_tokens is not None:
         return (done.input_tokens or 0) + (done.output_tokens or 0)
+    sent = done.usage_source != "unknown" or (done.status is not None and done.status < 400)
     return reserved if sent else 0
 
 

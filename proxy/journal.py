@@ -97,7 +97,7 @@ class Journal:
         self._monotonic = monotonic
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock_fd = lock(directory)
-        self._encode = Encoder()
+        self._encode = Encoder().__call__  # bound: a call to an instance looks it up each time
         self._fd = -1
         self._size = 0
         self._backlog: deque[bytes] = deque()

@@ -166,6 +166,7 @@ class Pricer:
         ]
         self._default = Tariff(settings.default.rates())
         self._marks_up = bool(settings.markup)
+        self._takes_reported = settings.use_reported_cost
         self._cache: OrderedDict[tuple[Any, ...], _Found] = OrderedDict()
 
     def price(
@@ -205,12 +206,13 @@ class Pricer:
             self._cache[key] = found
             if len(self._cache) > _CACHED_TARIFFS:
                 self._cache.popitem(last=False)
-        if self._settings.use_reported_cost and found.source != "override":
+        tariff, unpriced, source = found
+        if self._takes_reported and source != "override":
             reported = reported_cost_nano_usd(provider, usage.extra.get("native_usage"))
             if reported is not None:
                 return Price(reported, self.markup(project, reported), False, "reported")
-        cost = found.tariff.cost_nano_usd(usage)
-        return Price(cost, self.markup(project, cost), found.unpriced, found.source)
+        cost = tariff.cost_nano_usd(usage)
+        return Price(cost, self.markup(project, cost), unpriced, source)
 
     def markup(self, project: str | None, cost_nano_usd: int) -> int:
         """What is added to a cost for a project, rounded up."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
@@ -44,7 +45,8 @@ _VENDORS = {
 _HUGGING_FACE = re.compile(r"^https://router\.huggingface\.co/([a-z0-9-]+)")
 
 
-class Rates(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rates:
     """Femto-USD per token, per search, per second, per page, per character and per call."""
 
     input: int
@@ -70,7 +72,8 @@ class Rates(NamedTuple):
         return self.input + 3 * self.output
 
 
-class Tariff(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Tariff:
     """The rates of one model; ``steps`` are (more input tokens than, rates), rising.
 
     ``least_seconds`` of audio are charged for, however short it was.
@@ -182,7 +185,7 @@ def tariff_of(
     """A catalogue model's tariff at a point in time, for one service tier."""
     tariff = _tariff(model.get_prices(at, context or None))
     # https://groq.com/pricing: at least ten seconds a transcription.
-    return tariff._replace(least_seconds=10) if seller == "groq" else tariff
+    return replace(tariff, least_seconds=10) if seller == "groq" else tariff
 
 
 def _tariff(price: ModelPrice) -> Tariff:

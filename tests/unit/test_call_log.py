@@ -36,7 +36,7 @@ def logged(level: int, *calls: Observation, now: list[float] | None = None) -> l
         configure_logging(json_lines=True, level=level)
         log = CallLog(lambda: next(times))
         for call in calls:
-            log(call)
+            log.observe(call)
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
