@@ -64,7 +64,7 @@ _DEFAULT = openai.FAMILY
 #: Of a compressed request, so much is read at most.
 _MOST_REQUEST_BYTES = 16_777_216
 #: Names of upstreams' formats that are another family's.
-_SPOKEN = {"vertex": gemini.FAMILY.wire}
+_SPOKEN = {**FAMILIES, "vertex": gemini.FAMILY}
 
 __all__ = [
     "FAMILIES",
@@ -142,7 +142,7 @@ def _recognise(provider: str, wire: str, method: str, path: str, sse: bool) -> E
 
 
 def _family(wire: str) -> Family:
-    return FAMILIES.get(_SPOKEN.get(wire, wire), _DEFAULT)
+    return _SPOKEN.get(wire, _DEFAULT)
 
 
 def read_request(
@@ -169,7 +169,8 @@ def response_parser(
     endpoint: Endpoint, facts: RequestFacts, status: int, headers: Headers
 ) -> UsageParser:
     """The parser of one response body."""
-    return BodyParser(_family(endpoint.wire).reader(endpoint, facts), status, headers)
+    reader = _family(endpoint.wire).reader
+    return BodyParser(reader(endpoint, facts), status, headers)
 
 
 def websocket_parser(endpoint: Endpoint, headers: Headers) -> SessionParser:

@@ -16,6 +16,18 @@ _CACHED = (
     "cached_tokens",
     "cache_read_input_tokens",
 )
+#: Members of the details of a prompt and of an answer, and what they are to us.
+_BEFORE = {
+    "cached_tokens": "cached_input_tokens",
+    "cache_write_tokens": "cache_write_tokens",
+    "audio_tokens": "audio_input_tokens",
+    "image_tokens": "image_input_tokens",
+}
+_AFTER = {
+    "reasoning_tokens": "reasoning_tokens",
+    "audio_tokens": "audio_output_tokens",
+    "image_tokens": "image_output_tokens",
+}
 
 
 def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
@@ -43,31 +55,31 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
         or taken("output_token_details")
     )
     found: dict[str, Any] = {}
-    cached = reasoning = None
+    # Only what is there is looked at: a chat's usage has a third of all these names.
     if isinstance(before, dict):
-        cached = count(before.get("cached_tokens"))
-        found["cache_write_tokens"] = count(
-            before.get("cache_write_tokens", before.get("cache_creation_tokens"))
-        )
-        found["audio_input_tokens"] = count(before.get("audio_tokens"))
-        found["image_input_tokens"] = count(before.get("image_tokens"))
+        for name, value in before.items():
+            if name in _BEFORE:
+                found[_BEFORE[name]] = count(value)
+        if "cache_creation_tokens" in before and "cache_write_tokens" not in before:
+            found["cache_write_tokens"] = count(before["cache_creation_tokens"])
         if "cached_tokens_details" in before:
             details = part(before, "cached_tokens_details")
             found["cached_audio_tokens"] = count(details.get("audio_tokens"))
     if isinstance(after, dict):
-        reasoning = count(after.get("reasoning_tokens"))
-        found["audio_output_tokens"] = count(after.get("audio_tokens"))
-        found["image_output_tokens"] = count(after.get("image_tokens"))
-    if cached is None:
+        for name, value in after.items():
+            if name in _AFTER:
+                found[_AFTER[name]] = count(value)
+    if found.get("cached_input_tokens") is None:
         for name in _CACHED:
-            cached = count(taken(name))
-            if cached is not None:
+            if name in native and (cached := count(native[name])) is not None:
+                found["cached_input_tokens"] = cached
                 break
-    if found.get("cache_write_tokens") is None:
+    if "cache_creation_input_tokens" in native and found.get("cache_write_tokens") is None:
         # Gateways put a 0 here for models that have no such thing.
-        found["cache_write_tokens"] = count(taken("cache_creation_input_tokens")) or None
-    if reasoning is None:
-        reasoning = count(taken("reasoning_tokens"))
+        found["cache_write_tokens"] = count(native["cache_creation_input_tokens"]) or None
+    reasoning = found.get("reasoning_tokens")
+    if reasoning is None and "reasoning_tokens" in native:
+        reasoning = found["reasoning_tokens"] = count(native["reasoning_tokens"])
     total = count(taken("total_tokens"))
     if reasoning and given is not None and made is not None and given + made + reasoning == total:
         # xAI and some hosts count reasoning beside the completion, not in it.
@@ -80,7 +92,5 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
         found["web_searches"] = searches
     found["input_tokens"] = given
     found["output_tokens"] = made
-    found["cached_input_tokens"] = cached
-    found["reasoning_tokens"] = reasoning
     found["total_tokens"] = total
     return found

@@ -30,11 +30,8 @@ class Rule(NamedTuple):
     providers: frozenset[str] = frozenset()
 
 
-class Turn(NamedTuple):
-    """The last thing that a request says: what its fingerprint is made of."""
-
-    kind: str
-    parts: tuple[Any, ...]
+Turn = tuple[str, tuple[Any, ...]]
+"""The last thing that a request says, by kind and parts: what its fingerprint is made of."""
 
 
 class SessionParser(Protocol):

@@ -25,7 +25,7 @@ class CompatibleReader(Reader):
     """Chat completions and their kin."""
 
     def __init__(self, *, judged: bool = True) -> None:
-        super().__init__()
+        Reader.__init__(self)  # not by super(), which costs a short answer more than all of this
         self.judged = judged
         self._calls: dict[Any, str] = {}
 

@@ -35,6 +35,7 @@ _ASKABLE = frozenset(("chat_completions", "completions"))
 _UNASKED = frozenset(("mistral", "cohere", "perplexity", "pollinations", "huggingface"))
 _MAX_SALVAGED_BYTES = 262_144
 _NONE: Mapping[str, str] = {}
+_new, _set = object.__new__, object.__setattr__
 
 
 def read_facts(
@@ -52,13 +53,14 @@ def read_facts(
         doc, whole = _salvage(body), False
     if not isinstance(doc, dict):
         return RequestFacts(body_bytes=len(body))
-    found: dict[str, Any] = family.facts(doc)
-    turn = family.turn(doc) if whole else None
+    read, turn_of = family.facts, family.turn
+    found = read(doc)
+    turn = turn_of(doc) if whole else None
     if endpoint.name not in _ASKABLE or endpoint.provider in _UNASKED:
         found["include_usage"] = None
     if endpoint.name == "audio_speech" and isinstance(spoken := doc.get("input"), str):
         found["characters"] = len(spoken)
-    model = doc.get("model", doc.get("modelId"))
+    model = doc["model"] if "model" in doc else doc.get("modelId")
     if endpoint.wire == "gemini" and endpoint.model is not None:
         model = endpoint.model
     found["model"] = model[:256] if isinstance(model, str) else endpoint.model
@@ -66,12 +68,12 @@ def read_facts(
     found["body_bytes"] = len(body)
     if turn is not None:
         found["fingerprint"] = fingerprint(turn, key)
-        found["fingerprint_kind"] = turn.kind
+        found["fingerprint_kind"] = turn[0]
     if "metadata" not in found:
         found["metadata"] = _NONE
     # A frozen class's own __init__ sets each field by name, at five times the price.
-    facts = object.__new__(RequestFacts)
-    facts.__dict__.update(found)
+    facts = _new(RequestFacts)
+    _set(facts, "__dict__", found)
     return facts
 
 

@@ -37,16 +37,22 @@ _SESSION = re.compile(r"_session_([0-9A-Za-z-]{8,64})$")
 
 def fingerprint(turn: Turn, key: bytes) -> str:
     """A keyed hash (16 hex digits) of a turn, whatever the order of its members."""
-    digest = hashlib.blake2b(turn.kind.encode(), digest_size=8, key=key[:64])
-    for piece in turn.parts:
-        data = (
-            piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else _canonical(piece)
-        )
-        digest.update(len(data).to_bytes(8))
+    kind, parts = turn
+    said = [kind.encode()]
+    for piece in parts:
+        data = _text(piece) if isinstance(piece, str) else _canonical(piece)
+        said.append(len(data).to_bytes(8))
         if len(data) > _HASHED_BYTES:
             data = data[: _HASHED_BYTES // 2] + data[-_HASHED_BYTES // 2 :]
-        digest.update(data)
-    return digest.hexdigest()
+        said.append(data)
+    return hashlib.blake2b(b"".join(said), digest_size=8, key=key[:64]).hexdigest()
+
+
+def _text(value: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogatepass")
 
 
 def _canonical(value: Any) -> bytes:
@@ -102,18 +108,18 @@ def chat_turn(body: dict[str, Any]) -> Turn | None:
     if not isinstance(messages, list) or not messages:
         for name in ("prompt", "input", "message", "texts", "query"):
             if body.get(name):
-                return Turn("text", (body[name],))
+                return ("text", (body[name],))
         return None
     last = messages[-1]
     if not isinstance(last, dict):
-        return Turn("text", (last,))
+        return ("text", (last,))
     if last.get("role") in ("tool", "function"):
         return _tool_turn(messages)
     if isinstance(content := last.get("content"), list):
         blocks = block_turn(messages, content)
         if blocks is not None:
             return blocks
-    return Turn("text", (str(last.get("role")), last.get("content")))
+    return ("text", (str(last.get("role")), last.get("content")))
 
 
 def _tool_turn(messages: list[Any]) -> Turn:
@@ -146,7 +152,7 @@ def _tool_turn(messages: list[Any]) -> Turn:
         else:
             parts.append(str(result.get("name") or result.get("tool_name")))
         parts.append(_arguments(result.get("content")))
-    return Turn("tool", tuple(parts))
+    return ("tool", tuple(parts))
 
 
 def block_turn(messages: list[Any], content: list[Any]) -> Turn | None:
@@ -171,7 +177,7 @@ def block_turn(messages: list[Any], content: list[Any]) -> Turn | None:
         if call is not None:
             parts += [str(call[0]), call[1]]
         parts.append(result.get("content"))
-    return Turn("tool", tuple(parts))
+    return ("tool", tuple(parts))
 
 
 def responses_turn(body: dict[str, Any]) -> Turn | None:
@@ -179,9 +185,9 @@ def responses_turn(body: dict[str, Any]) -> Turn | None:
     given = body.get("input")
     last = _last(given)
     if not isinstance(last, dict):
-        return Turn("text", (given if isinstance(given, str) else last,)) if given else None
+        return ("text", (given if isinstance(given, str) else last,)) if given else None
     if not str(last.get("type", "")).endswith("_output"):
-        return Turn("text", (str(last.get("role")), last.get("content", last)))
+        return ("text", (str(last.get("role")), last.get("content", last)))
     calls: dict[Any, dict[str, Any]] = {}
     outputs: list[dict[str, Any]] = []
     for item in reversed(_objects(given)[-128:]):
@@ -202,7 +208,7 @@ def responses_turn(body: dict[str, Any]) -> Turn | None:
                 _arguments(call.get("arguments", call.get("input", call.get("action")))),
             ]
         parts.append(_arguments(output.get("output")))
-    return Turn("tool", tuple(parts))
+    return ("tool", tuple(parts))
 
 
 def gemini_turn(body: dict[str, Any]) -> Turn | None:
@@ -211,18 +217,18 @@ def gemini_turn(body: dict[str, Any]) -> Turn | None:
     if not isinstance(contents, list) or not contents:
         for name in ("content", "input", "requests", "instances"):
             if body.get(name):
-                return Turn("text", (body[name],))
+                return ("text", (body[name],))
         return None
     last = contents[-1]
     if not isinstance(last, dict):
-        return Turn("text", (last,))
+        return ("text", (last,))
     results = [
         found
         for piece in _objects(last.get("parts"))
         if isinstance(found := piece.get("functionResponse", piece.get("function_response")), dict)
     ]
     if not results:
-        return Turn("text", (str(last.get("role")), last.get("parts")))
+        return ("text", (str(last.get("role")), last.get("parts")))
     before = contents[-2] if len(contents) > 1 and isinstance(contents[-2], dict) else {}
     calls = [
         found
@@ -231,14 +237,14 @@ def gemini_turn(body: dict[str, Any]) -> Turn | None:
     ]
     parts: list[Any] = [[c.get("name"), c.get("args")] for c in calls]
     parts += [[r.get("name"), r.get("response")] for r in results]
-    return Turn("tool", tuple(parts))
+    return ("tool", tuple(parts))
 
 
 def cohere_turn(body: dict[str, Any]) -> Turn | None:
     """The last turn of a Cohere body: v1 has its tool results beside the message."""
     results = body.get("tool_results")
     if isinstance(results, list) and results:
-        return Turn("tool", (results[-8:],))
+        return ("tool", (results[-8:],))
     return chat_turn(body)
 
 
