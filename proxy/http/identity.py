@@ -11,7 +11,7 @@ import ipaddress
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import orjson
@@ -40,6 +40,18 @@ SESSION_FIELDS = (
 METADATA_FIELDS = ("x-portkey-metadata", "cf-aig-metadata")
 TAG_FIELDS = ("x-tokenweir-tags", "x-litellm-tags")
 PROPERTY = "helicone-property-"
+_NAMING = frozenset(
+    (
+        *AGENT_FIELDS,
+        *PROJECT_FIELDS,
+        *USER_FIELDS,
+        *SESSION_FIELDS,
+        *METADATA_FIELDS,
+        *TAG_FIELDS,
+        "user-agent",
+        "x-forwarded-for",
+    )
+)
 _META_NAMES = {
     "_user": "user",
     "user": "user",
@@ -73,11 +85,13 @@ class Identity:
     session: str | None
     tags: dict[str, str]
     credential: Credential | None
+    #: The program that the User-Agent names: the agent, where nobody else says who it is.
+    program: str | None
 
-    def copy(self) -> Identity:
-        """One that a request may complete; the tags stay shared."""
+    def by(self, credential: Credential | None) -> Identity:
+        """The same with another credential; the tags stay shared."""
         return Identity(
-            self.agent, self.project, self.user, self.session, self.tags, self.credential
+            self.agent, self.project, self.user, self.session, self.tags, credential, self.program
         )
 
 
@@ -112,6 +126,7 @@ def read_head(headers: Mapping[str, str], path_agent: str | None, query: str) ->
         session=_first(headers, SESSION_FIELDS),
         tags={},
         credential=credential_of(headers, query),
+        program=_program(headers.get("user-agent", "")),
     )
     for name in METADATA_FIELDS:
         if name in headers:
@@ -125,27 +140,34 @@ def read_head(headers: Mapping[str, str], path_agent: str | None, query: str) ->
     return found
 
 
+def names_nobody(field: str) -> bool:
+    """Does a field, by its lower-case name, say nothing of the caller but the credential?"""
+    return field not in _NAMING and not field.startswith(PROPERTY)
+
+
 def trace_of(headers: Mapping[str, str]) -> str | None:
     """The W3C ``traceparent`` that a request came with, if it reads like one."""
     value = headers.get("traceparent")
     return value if value and _TRACEPARENT.fullmatch(value) else None
 
 
-def complete(found: Identity, facts: RequestFacts, headers: Mapping[str, str]) -> None:
-    """Fill what the head left open from the body, and at last the User-Agent."""
+def completed(head: Identity, facts: RequestFacts) -> Identity:
+    """What the head says, and what it left open filled from the body; the tags stay shared."""
     metadata = facts.metadata
-    if found.user is None:
-        found.user = _soft(facts.user)
-    if found.session is None:
-        found.session = _soft(facts.session)
-    if metadata:
-        if found.agent is None:
-            found.agent = _soft(metadata.get("agent") or metadata.get("agent_id"))
-        if found.project is None:
-            found.project = _soft(metadata.get("project"))
-    if found.agent is None:
-        product = _PRODUCT.match(headers.get("user-agent", "").partition("/")[0].strip())
-        found.agent = product.group() if product else None
+    if not (metadata or facts.user or facts.session):
+        return head
+    return replace(
+        head,
+        user=head.user or _soft(facts.user),
+        session=head.session or _soft(facts.session),
+        agent=head.agent or _soft(metadata.get("agent") or metadata.get("agent_id")),
+        project=head.project or _soft(metadata.get("project")),
+    )
+
+
+def _program(user_agent: str) -> str | None:
+    product = _PRODUCT.match(user_agent.partition("/")[0].strip())
+    return product.group() if product else None
 
 
 def parse_tags(text: str, field: str) -> dict[str, str]:
@@ -225,11 +247,13 @@ class NameCap:
         self._hour_began = monotonic()
         self._seen: dict[str, set[str]] = {}
 
-    def __call__(self, dimension: str, name: str | None) -> str | None:
+    def told(self, dimension: str, name: str | None) -> str | None:
         """The name itself, or ``other`` when the dimension is full."""
         if name is None:
             return None
-        seen = self._seen.setdefault(dimension, set())
+        seen = self._seen.get(dimension)
+        if seen is None:
+            seen = self._seen[dimension] = set()
         if name in seen:
             return name
         if len(seen) >= self._most:

@@ -48,14 +48,14 @@ class KnownHead:
     def body_of(self, data: bytes) -> bytes | None:
         """The body, where ``data`` is this very head again and one whole body."""
         before, after = self._before, self._after
-        if not data.startswith(before):
-            return None
         start = len(before)
-        end = data.find(b"\r\n", start, start + _MOST_DIGITS)
-        digits = data[start:end]
-        if not digits.isdigit() or not data.startswith(after, end):
+        if data[:start] != before:
             return None
-        body = data[end + len(after) :]
+        end = data.find(b"\r\n", start, start + _MOST_DIGITS)
+        digits, begin = data[start:end], end + len(after)
+        if data[end:begin] != after or not digits.isdigit():
+            return None
+        body = data[begin:]
         return body if len(body) == int(digits) else None
 
     def varied(self, data: bytes, most_bytes: int) -> tuple[KnownHead, bytes] | None:
@@ -94,7 +94,7 @@ class KnownHead:
         """The fields whose values may vary, by line; ``None`` for all else."""
         found: list[_Line | None] = [None]
         names = [line.partition(b":")[0].decode("latin-1").lower() for line in self._lines]
-        passed = {line: n for n, (_, line) in enumerate(self.head.scanned.passed)}
+        passed = {line: n for n, (_, line) in enumerate(self.head.passed)}
         for i, line in enumerate(self._lines[1:], 1):
             start, name = _split(line)[0], names[i]
             usable = start.endswith(b": ") and name not in _FIXED and names.count(name) == 1

@@ -18,12 +18,14 @@ from typing import Any
 from proxy.context import RequestContext
 from proxy.gate_decision import Decision
 from proxy.http.errors import RefusedError
-from proxy.http.headers import RawHeaders, Scanned, scan
+from proxy.http.headers import RawHeaders, scan
 from proxy.http.identity import (
     Credential,
     Identity,
     IdentityError,
-    complete,
+    completed,
+    credential_of,
+    names_nobody,
     read_head,
     real_address,
     trace_of,
@@ -38,26 +40,41 @@ from proxy.providers.base import NO_FACTS, Endpoint, Refusal, RequestFacts
 _BODY_METHODS = frozenset(("POST", "PUT", "PATCH"))
 #: Fields that the upstream's head gets anew.
 _OURS = frozenset(("expect", "host", "content-length"))
+_new = object.__new__
 _UNSIGNABLE = "a body over server.inspect_body_bytes can't be signed for AWS"
 
 
 class Head:
     """A parsed request head, without the length of its body.
 
-    ``template`` is what was worked out from it, once; ``kin`` the template of a head that
-    differs in no field that routes.
+    ``template`` is what was worked out from it, once; ``kin`` the template of a head of the
+    same connection that differs in no field that routes; ``same_caller`` if in none that
+    names its caller either, but for the credential.
     """
 
-    __slots__ = ("kin", "method", "minor_version", "raw", "scanned", "target", "template")
+    __slots__ = (
+        "headers",
+        "kin",
+        "method",
+        "minor_version",
+        "passed",
+        "raw",
+        "same_caller",
+        "target",
+        "template",
+    )
 
     def __init__(self, method: str, target: str, minor_version: int, raw: RawHeaders) -> None:
         self.method = method
         self.target = target
         self.minor_version = minor_version
         self.raw = raw
-        self.scanned: Scanned = scan(raw)
+        #: Lower-case names and their last values, and the lines that go on, of all but the
+        #: body's length.
+        self.headers, self.passed = scan(raw)
         self.template: Template | None = None
         self.kin: Template | None = None
+        self.same_caller = False
 
     @classmethod
     def varied(cls, like: Head, fields: Iterable[tuple[int, int, str, bytes]]) -> Head:
@@ -68,20 +85,17 @@ class Head:
         """
         head = object.__new__(cls)
         head.method, head.target, head.minor_version = like.method, like.target, like.minor_version
-        raw, found, passed = list(like.raw), dict(like.scanned.map), list(like.scanned.passed)
+        raw, found, passed = list(like.raw), dict(like.headers), list(like.passed)
+        same = like.template is not None or like.same_caller
         for at, place, name, line in fields:
             value = line[len(name) + 2 :]
             raw[at] = (raw[at][0], value)
             found[name] = value.decode("latin-1")
             passed[place] = (name, line)
-        head.raw, head.scanned = raw, Scanned(found, passed)
-        head.template, head.kin = None, like.template or like.kin
+            same = same and names_nobody(name) and name != "content-type"
+        head.raw, head.headers, head.passed = raw, found, passed
+        head.template, head.kin, head.same_caller = None, like.template or like.kin, same
         return head
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Lower-case names and their last values; the length of the body is not among them."""
-        return self.scanned.map
 
     @property
     def wants_websocket(self) -> bool:
@@ -119,7 +133,6 @@ class Request:
 
     head: Head
     template: Template
-    identity: Identity
     caller: Caller | None
     ctx: RequestContext
     facts: RequestFacts = NO_FACTS
@@ -144,6 +157,8 @@ def make_template(services: Services, head: Head, peer: str) -> Template:
     headers, router = head.headers, services.router
     kin, head.kin = head.kin, None
     if kin is not None and kin.router is router:
+        if head.same_caller:
+            return _by_credential(services, kin, headers)
         route, endpoint = kin.route, kin.endpoint
     else:
         route, endpoint = _routed(router, head)
@@ -186,6 +201,30 @@ def make_template(services: Services, head: Head, peer: str) -> Template:
     )
 
 
+def _by_credential(services: Services, kin: Template, headers: dict[str, str]) -> Template:
+    """The template of a head that differs from another's in its credential or its trace alone."""
+    route = kin.route
+    credential = credential_of(headers, route.query)
+    caller = services.keys.identify(credential.value) if credential is not None else None
+    known = kin.known.copy()
+    known["key"] = caller.key if caller else None
+    known["virtual_key"] = caller.virtual_key if caller else None
+    known["trace"] = trace_of(headers)
+    return Template(
+        kin.router,
+        route,
+        kin.endpoint,
+        kin.identity.by(credential),
+        caller,
+        known,
+        kin.inspects_body,
+        _signs(route.destination.settings.aws, credential, caller),
+        kin.must_close,
+        kin.wants_websocket,
+        kin.content_type,
+    )
+
+
 def _routed(router: Router, head: Head) -> tuple[Route, Endpoint]:
     """Where a head goes, and what it calls there. Raises :class:`RefusedError`."""
     try:
@@ -218,16 +257,16 @@ def understand(services: Services, head: Head, peer: str, now: float) -> Request
     template = head.template
     if template is None or template.router is not services.router:
         template = head.template = make_template(services, head, peer)
-    endpoint, caller = template.endpoint, template.caller
-    credential = template.identity.credential
+    caller, credential = template.caller, template.identity.credential
     if caller is not None and caller.virtual_key is not None and credential is not None:
         caller = services.keys.identify(credential.value)  # it can have been revoked since
-    ctx = object.__new__(RequestContext)
-    ctx.__dict__.update(template.known)
-    ctx.id, ctx.received_at = services.new_id(), now
+    new_id, known = services.new_id, template.known.copy()
+    known["id"], known["received_at"] = new_id(), now
+    ctx = _new(RequestContext)
+    ctx.__dict__ = known
     if caller is not template.caller and caller is not None:
         ctx.key, ctx.virtual_key = caller.key, caller.virtual_key
-    return Request(head, template, template.identity.copy(), caller, ctx, model_sent=endpoint.model)
+    return Request(head, template, caller, ctx)
 
 
 def read_body(services: Services, request: Request, body: bytes) -> None:
@@ -239,31 +278,30 @@ def read_body(services: Services, request: Request, body: bytes) -> None:
         kind, key = template.content_type, services.fingerprint_key
         facts = read_request(endpoint, body, kind, key, encoding)
         request.facts = facts
-    identity, names = request.identity, services.names
-    complete(identity, facts, request.head.headers)
+    identity, names = completed(template.identity, facts), services.names
     project = identity.project
     if request.caller is not None and request.caller.project:
         project = request.caller.project
     model = request.model_sent = facts.model or endpoint.model
     ctx.facts = facts
-    ctx.model = names("model", model)
+    ctx.model = names.told("model", model)
     ctx.stream = facts.stream or endpoint.streams
-    ctx.agent = names("agent", identity.agent)
+    ctx.agent = names.told("agent", identity.agent or identity.program)
     if project:
-        ctx.project = names("project", project)
+        ctx.project = names.told("project", project)
     if identity.user:
-        ctx.user = names("user", identity.user)
+        ctx.user = names.told("user", identity.user)
     if identity.session:
-        ctx.session = names("session", identity.session)
+        ctx.session = names.told("session", identity.session)
     if identity.tags:
         ctx.tags = {
-            name: names(f"tag:{name}", value) or "" for name, value in identity.tags.items()
+            name: names.told(f"tag:{name}", value) or "" for name, value in identity.tags.items()
         }
 
 
 def upstream_body(request: Request, body: bytes, model: str | None) -> tuple[str, bytes]:
     """The path and body to send: as they came, but for a downgrade and the usage option."""
-    path = request.route.path
+    path = request.template.route.path
     if model is not None and model != request.model_sent:
         changed = replace_model(request.endpoint, path, body, model)
         if changed != (path, body):  # else it stands where nothing can be changed: compressed, say
@@ -282,7 +320,7 @@ def upstream_head(
     """The head to send. Raises :class:`RefusedError`.
 
     ``length`` of the body, ``None`` for a chunked one, -1 for none. ``body`` is needed
-    for a signature: ``None`` where it is not whole.
+    for a signature: ``None`` where it is not whole, or no signature is asked for.
     """
     template = request.template
     usual = path == template.route.path and not request.asked_for_usage
@@ -309,8 +347,8 @@ def _fields_to_send(services: Services, request: Request, path: str, body: bytes
         # Its extra chunk has to be taken out again, which a compressed stream does not allow.
         drop = _OURS | {"accept-encoding"}
     target = route.target(path)
-    fields = [line for line in head.scanned.passed if line[0] not in drop]
-    credential = request.identity.credential
+    fields = [line for line in head.passed if line[0] not in drop]
+    credential = request.template.identity.credential
     if request.template.signs:
         if body is None:
             raise RefusedError(Refusal("too_large", _UNSIGNABLE))
