@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from detection.types import Usage
-from proxy.http.headers import RawHeaders, scan
+from proxy.http.headers import Scanned
 from proxy.http.request import Request
 from proxy.providers import UsageChunkFilter, response_parser, stream_error
 from proxy.providers.base import Refusal, StreamFilter, UsageParser
@@ -40,16 +40,16 @@ class Answer:
         "status",
     )
 
-    def __init__(self, request: Request, status: int, headers: RawHeaders) -> None:
+    def __init__(self, request: Request, status: int, headers: Scanned) -> None:
         self.status = status
-        self.headers, self._passed = scan(headers)
+        self.headers, self._passed = headers
         self.close_delimited = False
         self._request = request
         self._chunked = False
         self._filter: StreamFilter | None = None
         self._head = self._kept = b""
         self._parser: UsageParser = response_parser(
-            request.endpoint, request.facts, status, self.headers
+            request.template.endpoint, request.facts, status, self.headers
         )
 
     def begin(self, reason: bytes, extra: Sequence[tuple[str, str]], *, close: bool) -> None:
@@ -61,15 +61,17 @@ class Answer:
             passed = [line for line in passed if line[0] != "content-length"]
             framed = False
         lines = [b"HTTP/1.1 %d %b" % (self.status, reason)]
-        lines += [line for _, line in passed]
+        # By loops: to a comprehension belongs a function, made and called anew.
+        for _, line in passed:
+            lines.append(line)
         if not framed and request.head.method != "HEAD" and self.status not in _BODILESS:
             if request.head.minor_version:
                 lines.append(b"Transfer-Encoding: chunked")
                 self._chunked = True
             else:
                 self.close_delimited = True
-        if extra:
-            lines += [f"{name}: {value}".encode("latin-1", "replace") for name, value in extra]
+        for name, value in extra:
+            lines.append(f"{name}: {value}".encode("latin-1", "replace"))
         if close or self.close_delimited:
             lines.append(b"Connection: close")
         lines.append(b"\r\n")

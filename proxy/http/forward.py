@@ -16,7 +16,7 @@ from proxy.http.answer import Answer
 from proxy.http.call import Call
 from proxy.http.errors import RefusedError
 from proxy.http.failures import Failure
-from proxy.http.headers import RawHeaders, scan
+from proxy.http.headers import RawHeaders, Scanned, scan
 from proxy.http.request import (
     read_body,
     understand,
@@ -162,7 +162,7 @@ class Exchange(Call):
             return
         upload = self.upload
         body = upload.held()
-        self._path = request.route.path
+        self._path = request.template.route.path
         if not upload.streaming:
             self._path, body = upstream_body(request, body, decision.model)
         upload.settle_framing(body)
@@ -172,7 +172,7 @@ class Exchange(Call):
         request = self.request
         if request is None:
             return
-        pool = self.services.pools.of(request.route.destination)
+        pool = self.services.pools.of(request.template.route.destination)
         self._pool_cancel = pool.cancel
         connection = pool.acquire(self)
         if connection is not None:
@@ -197,7 +197,8 @@ class Exchange(Call):
         self._connection = connection
         upload = self.upload
         try:
-            body = None if upload.streaming else upload.held()
+            signed = request.template.signs and not upload.streaming
+            body = upload.held() if signed else None
             head = upstream_head(self.services, request, self._path, upload.length, body)
         except RefusedError as refused:
             connection.abandon()
@@ -210,7 +211,7 @@ class Exchange(Call):
         else:
             self._client.resume()
 
-    def on_answer_head(self, status: int, reason: bytes, headers: RawHeaders) -> None:
+    def on_answer_head(self, status: int, reason: bytes, headers: Scanned) -> None:
         """The answer begins."""
         request = self.request
         if request is None:
@@ -228,8 +229,10 @@ class Exchange(Call):
         answer = self._answer
         if self._done or answer is None:
             return
-        if data:
-            self._heard()
+        request = self.request
+        if data and request is not None and request.first_byte_at is None:
+            monotonic = self.services.monotonic
+            request.first_byte_at = monotonic()
         if not done:
             if not (self.services.settings.response_headers and answer.keep(data)):
                 out = answer.pass_on(data, done, trailers)
@@ -284,12 +287,6 @@ class Exchange(Call):
         answer.read(body)
         self._progress(answer)
 
-    def _heard(self) -> None:
-        """Bytes of the answer's body are here: the first of them are timed."""
-        request = self.request
-        if request is not None and request.first_byte_at is None:
-            request.first_byte_at = self.services.monotonic()
-
     def on_switched(self, headers: RawHeaders, rest: bytes) -> None:
         """The upstream speaks WebSocket from here on."""
         request, connection = self.request, self._connection
@@ -301,7 +298,7 @@ class Exchange(Call):
             request.endpoint,
             self._client,
             connection,
-            scan(headers).map,
+            scan(headers)[0],
             max_message_bytes=self.services.settings.max_websocket_message_bytes,
             on_end=self._tunnel_ended,
         )

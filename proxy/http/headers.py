@@ -6,8 +6,6 @@ never: change the order, the case or the bytes of a field that is passed on.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 #: Fields as they came: (name, value), in order, with their case.
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -30,15 +28,12 @@ _MOST_NAMES = 4096
 _NAMES: dict[bytes, tuple[str, bool]] = {}
 
 
-class Scanned(NamedTuple):
-    """A head's fields, read once.
+Scanned = tuple[dict[str, str], list[tuple[str, bytes]]]
+"""A head's fields, read once.
 
-    ``map`` has lower-case names and last values as Latin-1 text, ``passed`` the lines
-    (without line ends) that go on to the next hop, by lower-case name.
-    """
-
-    map: dict[str, str]
-    passed: list[tuple[str, bytes]]
+Lower-case names and last values as Latin-1 text, and the lines (without line ends) that
+go on to the next hop, by lower-case name.
+"""
 
 
 def scan(raw: RawHeaders) -> Scanned:
@@ -66,7 +61,7 @@ def scan(raw: RawHeaders) -> Scanned:
         listed = listed_by_connection(raw)
         if listed:
             passed = [line for line in passed if line[0] not in listed]
-    return Scanned(found, passed)
+    return found, passed
 
 
 def listed_by_connection(raw: RawHeaders) -> frozenset[str]:

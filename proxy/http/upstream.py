@@ -15,7 +15,7 @@ import httptools
 from proxy.http.connector import Connector
 from proxy.http.deadlines import NEVER, Deadlines
 from proxy.http.failures import Failure
-from proxy.http.headers import RawHeaders, tokens
+from proxy.http.headers import RawHeaders, Scanned, scan, tokens
 from proxy.http.outbox import ENOUGH_BYTES, Outbox
 from proxy.http.relay import RawTaker, Relay
 from proxy.http.settings import UpstreamSettings
@@ -31,7 +31,7 @@ class AnswerHandler(Protocol):
     method: str
 
     def on_connected(self, connection: UpstreamConnection) -> None: ...
-    def on_answer_head(self, status: int, reason: bytes, headers: RawHeaders) -> None: ...
+    def on_answer_head(self, status: int, reason: bytes, headers: Scanned) -> None: ...
     def on_answer_data(
         self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]
     ) -> None: ...
@@ -312,8 +312,9 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._pending_head:
             self._pending_head = False
-            self._read_framing(handler.method)
-            handler.on_answer_head(self._status, self._reason, self._headers)
+            headers = scan(self._headers)
+            self._read_framing(handler.method, headers[0])
+            handler.on_answer_head(self._status, self._reason, headers)
             if self.handler is not handler:
                 return
         data = self._body()
@@ -356,26 +357,22 @@ class UpstreamConnection(asyncio.Protocol):
             return self._body(), False
         return self._body(), not self._chunk_open
 
-    def _read_framing(self, method: str) -> None:
+    def _read_framing(self, method: str, fields: dict[str, str]) -> None:
         """What the parser does not tell: bodies that only the close ends, and HEAD."""
         if method == "HEAD":
             # The parser waits for a body that a HEAD's answer never has.
             self._message_done, self._keep_alive, self._parts = True, False, []
             return
-        framed = self._status in _NO_BODY
-        for name, value in self._headers:
-            lower = name.lower()
-            if lower == b"content-length":
-                framed = True
-            elif lower == b"transfer-encoding":
-                self._chunked = tokens(value.decode("latin-1"))[-1:] == ["chunked"]
-                framed = framed or self._chunked
-            elif lower == b"keep-alive":
-                self._read_keep_alive(value)
+        framed = "content-length" in fields or self._status in _NO_BODY
+        if "transfer-encoding" in fields:
+            self._chunked = tokens(fields["transfer-encoding"])[-1:] == ["chunked"]
+            framed = framed or self._chunked
+        if "keep-alive" in fields:
+            self._read_keep_alive(fields["keep-alive"])
         self._body_until_eof = not framed
 
-    def _read_keep_alive(self, value: bytes) -> None:
-        for token in tokens(value.decode("latin-1")):
+    def _read_keep_alive(self, value: str) -> None:
+        for token in tokens(value):
             name, _, seconds = token.partition("=")
             if name == "timeout" and seconds.isdigit():
                 # A second less than the server's word, so that it never closes under a request.

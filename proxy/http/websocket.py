@@ -14,7 +14,7 @@ import structlog
 from detection.types import Usage
 from proxy.http.failures import Failure
 from proxy.http.frames import FrameGuard
-from proxy.http.headers import RawHeaders
+from proxy.http.headers import RawHeaders, Scanned
 from proxy.http.upstream import UpstreamConnection
 from proxy.providers import websocket_parser
 from proxy.providers.base import Endpoint, Headers, Refusal
@@ -106,7 +106,7 @@ class Tunnel:
     def on_connected(self, connection: UpstreamConnection) -> None:
         """Never called: the connection was ours before it became a tunnel."""
 
-    def on_answer_head(self, status: int, reason: bytes, headers: RawHeaders) -> None:
+    def on_answer_head(self, status: int, reason: bytes, headers: Scanned) -> None:
         """Never called: heads ended with the switch."""
 
     def on_switched(self, headers: RawHeaders, rest: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from proxy.http.deadlines import Deadlines
 from proxy.http.failures import Failure
-from proxy.http.headers import RawHeaders
+from proxy.http.headers import RawHeaders, Scanned
 from proxy.http.outbox import Outbox
 from proxy.http.pool import Pools
 from proxy.http.routing import Destination, resolve
@@ -30,7 +30,7 @@ class Waiting:
         connection.start(self, b"GET / HTTP/1.1\r\nHost: u\r\n\r\n")
         connection.expect_answer()
 
-    def on_answer_head(self, status: int, reason: bytes, headers: RawHeaders) -> None: ...
+    def on_answer_head(self, status: int, reason: bytes, headers: Scanned) -> None: ...
 
     def on_answer_data(
         self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from proxy.http.connector import Connector
 from proxy.http.deadlines import Deadlines
 from proxy.http.failures import Failure
-from proxy.http.headers import RawHeaders
+from proxy.http.headers import RawHeaders, Scanned
 from proxy.http.outbox import Outbox
 from proxy.http.relay import Relay
 from proxy.http.routing import Origin
@@ -66,7 +66,7 @@ class Taker:
         return self
 
     def on_connected(self, connection: UpstreamConnection) -> None: ...
-    def on_answer_head(self, status: int, reason: bytes, headers: RawHeaders) -> None: ...
+    def on_answer_head(self, status: int, reason: bytes, headers: Scanned) -> None: ...
 
     def on_answer_data(
         self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]
