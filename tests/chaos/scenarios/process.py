@@ -257,6 +257,7 @@ def disk_full(lab: Lab) -> None:
 
 @fault(98, "scrapes under load", slow=True, tries=1, make=own())
 def scraped(lab: Lab) -> None:
+    assert lab.call().status == 200  # before the first there is nothing to tell
     stop = threading.Event()
 
     def load(worker: int) -> None:
