@@ -31,6 +31,7 @@ from proxy.call_log import CallLog
 from proxy.config import Settings
 from proxy.dearest import DearestRates
 from proxy.enforcement import Enforcement
+from proxy.garbage import WholeLook
 from proxy.gate import Gate
 from proxy.http.deadlines import Deadlines
 from proxy.http.identity import NameCap
@@ -312,6 +313,7 @@ class App:
         work.every("keep", _KEEP_SECONDS, self.memory.keep)
         work.every("imported", _LOOK_SECONDS, self.memory.take_imported)
         work.every("aws-credentials", _KEEP_SECONDS, self.signer.refresh)
+        work.every("garbage", _LOOK_SECONDS, WholeLook(self.runtime).look)
         work.every("forgetting", _LOOK_SECONDS, self.memory.forget)
         work.every("certificates", _LOOK_SECONDS, self.certificates.refresh)
         if self._index == 0:

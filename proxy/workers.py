@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import os
 import signal
 import socket
@@ -25,6 +23,7 @@ import uvloop
 
 from proxy.app import App
 from proxy.config import Settings
+from proxy.garbage import settle_memory
 from proxy.redact import configure_logging
 from proxy.store.errors import StoreError
 from proxy.welcome import welcome
@@ -115,18 +114,6 @@ def _serve(
         return 0
 
     return uvloop.run(live())
-
-
-def settle_memory() -> None:
-    """What was built at the start stays: the collector need not look at it again and again.
-
-    Calls leave no cycles behind, so that it may also look less often.
-    """
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 def _tell_ready(settings: Settings, app: App) -> None:

@@ -37,10 +37,10 @@ import uvloop
 
 from proxy import config
 from proxy.app import App
+from proxy.garbage import settle_memory
 from proxy.http.connection import ClientConnection
 from proxy.http.upstream import UpstreamConnection
 from proxy.redact import configure_logging
-from proxy.workers import settle_memory
 
 BLOCK = 32
 #: Of the event loop between two blocks: fewer, and the store's answers come too late.
