@@ -184,7 +184,8 @@ def test_log_lines_are_json_and_name_the_call(tmp_path: Path) -> None:
     ):
         assert call(proxy) == 502
         record = wait_for(proxy.journal, 30)[0]
-        lines = [json.loads(row) for row in proxy.log.read_text().splitlines() if row[:1] == "{"]
+    # After its end: a call's line is written once it is answered and recorded.
+    lines = [json.loads(row) for row in proxy.log.read_text().splitlines() if row[:1] == "{"]
     about = [line for line in lines if line.get("request_id") == record["id"]]
     assert about, lines
     assert all({"event", "level", "timestamp"} <= set(line) for line in lines)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,17 +21,8 @@ class Knot:
         self.me = self
 
 
-@pytest.fixture(autouse=True)
-def settled() -> Iterator[None]:
-    before = gc.get_threshold()
-    garbage.settle_memory()
-    yield
-    gc.callbacks.remove(garbage._set_aside)
-    gc.set_threshold(*before)
-    gc.unfreeze()
-
-
-def test_what_stays_is_looked_at_once() -> None:
+def what_stays() -> None:
+    """What stays is looked at once."""
     passes: list[int] = []
 
     def count(phase: str, info: dict[str, Any]) -> None:
@@ -48,13 +40,15 @@ def test_what_stays_is_looked_at_once() -> None:
     assert gc.get_freeze_count() > 150_000
 
 
-def test_a_knot_that_dies_young_goes_by_itself() -> None:
+def young_knot() -> None:
+    """A knot that dies young goes by itself."""
     knot = weakref.ref(Knot())
     _ = [[n] for n in range(2 * garbage._NEW)]
     assert knot() is None
 
 
-def test_an_old_knot_goes_when_no_call_waits() -> None:
+def old_knot() -> None:
+    """An old knot goes when no call waits."""
     calls, now = SimpleNamespace(inflight=1), [0.0]
     whole = garbage.WholeLook(calls, lambda: now[0])
     kept: Knot | None = Knot()
@@ -71,7 +65,8 @@ def test_an_old_knot_goes_when_no_call_waits() -> None:
     assert gc.get_freeze_count() > 10_000, "set aside again"
 
 
-def test_at_the_latest_after_a_day() -> None:
+def a_day() -> None:
+    """At the latest it goes after a day."""
     calls, now = SimpleNamespace(inflight=1), [0.0]
     whole = garbage.WholeLook(calls, lambda: now[0])
     knot = weakref.ref(Knot())
@@ -79,3 +74,17 @@ def test_at_the_latest_after_a_day() -> None:
     now[0] = DAY
     whole.look()
     assert knot() is None
+
+
+def settled(case: Callable[[], None]) -> None:
+    garbage.settle_memory()
+    case()
+
+
+@pytest.mark.parametrize("case", [what_stays, young_knot, old_knot, a_day])
+def test_in_a_process_of_its_own(case: Callable[[], None]) -> None:
+    # The collector is one for a process: what these change would change the tests that follow.
+    process = multiprocessing.get_context("spawn").Process(target=settled, args=(case,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0, "its traceback is above"
