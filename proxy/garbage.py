@@ -17,20 +17,16 @@ import ctypes
 import gc
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-#: New objects that stay before they are looked at: a pass over these takes 1 to 5 ms.
+from proxy.http.outbox import UnderWay
+
+#: New objects that stay before they are looked at: a pass over these takes 6 ms at most.
 _NEW = 5_000
 _NEVER = 1_000_000
 #: Between two looks at everything, where no call is under way, and in any case.
 _IDLE_SECONDS = 3_600.0
 _LONGEST_SECONDS = 86_400.0
-
-
-class UnderWay(Protocol):
-    """Knows how many calls there are."""
-
-    inflight: int
 
 
 def settle_memory() -> None:
