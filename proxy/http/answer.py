@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from detection.types import Usage
-from proxy.http.headers import Scanned
+from proxy.http.framing import BODILESS
+from proxy.http.headers import Scanned, without
 from proxy.http.request import Request
 from proxy.providers import UsageChunkFilter, response_parser, stream_error
 from proxy.providers.base import Refusal, StreamFilter, UsageParser
 
-_BODILESS = frozenset((204, 205, 304))
 _SHORT_BYTES = 65_536
 
 
@@ -32,8 +32,9 @@ class Answer:
         "_filter",
         "_head",
         "_kept",
+        "_lines",
+        "_names",
         "_parser",
-        "_passed",
         "_request",
         "close_delimited",
         "headers",
@@ -42,7 +43,7 @@ class Answer:
 
     def __init__(self, request: Request, status: int, headers: Scanned) -> None:
         self.status = status
-        self.headers, self._passed = headers
+        self.headers, self._names, self._lines = headers
         self.close_delimited = False
         self._request = request
         self._chunked = False
@@ -54,17 +55,14 @@ class Answer:
 
     def begin(self, reason: bytes, extra: Sequence[tuple[str, str]], *, close: bool) -> None:
         """Write the head. It goes out with the first data."""
-        request, passed = self._request, self._passed
+        request, passed = self._request, self._lines
         framed = "content-length" in self.headers
         if request.asked_for_usage and self._is_sse:
             self._filter = UsageChunkFilter()
-            passed = [line for line in passed if line[0] != "content-length"]
+            passed = without(self._names, passed, ("content-length",))[1]
             framed = False
-        lines = [b"HTTP/1.1 %d %b" % (self.status, reason)]
-        # By loops: to a comprehension belongs a function, made and called anew.
-        for _, line in passed:
-            lines.append(line)
-        if not framed and request.head.method != "HEAD" and self.status not in _BODILESS:
+        lines = [b"HTTP/1.1 %d %b" % (self.status, reason), *passed]
+        if not framed and request.head.method != "HEAD" and self.status not in BODILESS:
             if request.head.minor_version:
                 lines.append(b"Transfer-Encoding: chunked")
                 self._chunked = True

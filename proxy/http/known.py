@@ -10,24 +10,20 @@ the credential, the trace and the client's address change from call to call as w
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
-from proxy.http.headers import HOP_BY_HOP
+from proxy.http.headers import HOP_BY_HOP, changed
 from proxy.http.request import Head
 
 _LENGTH = "content-length"
 #: Fields whose values decide about framing, the connection or the route.
 _FIXED = HOP_BY_HOP | {"expect", "host", "user-agent"}
-#: What a value may hold (RFC 9110 section 5.5), without space at its ends.
-_VALUE = re.compile(rb"[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?")
 _MOST_DIGITS = 10
 
 
-class _Line(NamedTuple):
-    """A field of a known head, as bytes up to its value, and where :class:`Head` has it."""
+class _Place(NamedTuple):
+    """A field of a known head, and where :class:`Head` has it."""
 
-    start: bytes
     name: str
     raw: int
     passed: int
@@ -36,14 +32,15 @@ class _Line(NamedTuple):
 class KnownHead:
     """A head that was parsed, with its bytes."""
 
-    __slots__ = ("_after", "_before", "_fields", "_length_at", "_lines", "head")
+    __slots__ = ("_after", "_before", "_length_at", "_lines", "_places", "_starts", "head")
 
     def __init__(self, text: bytes, head: Head, length_at: int, length: slice) -> None:
         self.head = head
         self._before, self._after = text[: length.start], text[length.stop :] + b"\r\n\r\n"
         self._lines = text.split(b"\r\n")
         self._length_at = length_at
-        self._fields: list[_Line | None] | None = None
+        self._starts: list[bytes | None] | None = None
+        self._places: list[_Place | None] = []
 
     def body_of(self, data: bytes) -> bytes | None:
         """The body, where ``data`` is this very head again and one whole body."""
@@ -63,47 +60,45 @@ class KnownHead:
         end = data.find(b"\r\n\r\n")
         if not 0 < end <= most_bytes:
             return None
-        lines, old = data[:end].split(b"\r\n"), self._lines
-        if len(lines) != len(old):
+        starts = self._starts
+        if starts is None:
+            starts = self._read_fields()
+        lines = data[:end].split(b"\r\n")
+        fields = changed(lines, self._lines, starts)
+        if fields is None:
             return None
         at = self._length_at
         start, digits = _split(lines[at])
         body = data[end + 4 :]
-        if start != _split(old[at])[0] or digits != b"%d" % len(body):
+        if start != _split(self._lines[at])[0] or digits != b"%d" % len(body):
             return None
-        if self._fields is None:
-            self._fields = self._read_fields()
-        fields = self._fields
-        values: list[tuple[_Line, bytes]] = []
-        for i, line in enumerate(lines):
-            if line == old[i] or i == at:
-                continue
-            field = fields[i]
-            if field is None or not line.startswith(field.start):
-                return None
-            if _VALUE.fullmatch(line, len(field.start)) is None:
-                return None
-            values.append((field, line))
-        head = Head.varied(self.head, [(f.raw, f.passed, f.name, line) for f, line in values])
+        values: list[tuple[int, int, str, bytes]] = []
+        for i in fields:
+            place = self._places[i]
+            if place is not None:
+                values.append((place.raw, place.passed, place.name, lines[i]))
+        head = Head.varied(self.head, values)
         before = len(b"\r\n".join(lines[:at])) + 2 + len(start)
         known = KnownHead(data[:end], head, at, slice(before, before + len(digits)))
-        known._fields = fields
+        known._starts, known._places = starts, self._places
         return known, body
 
-    def _read_fields(self) -> list[_Line | None]:
-        """The fields whose values may vary, by line; ``None`` for all else."""
-        found: list[_Line | None] = [None]
+    def _read_fields(self) -> list[bytes | None]:
+        """What the lines that may vary begin with; ``None`` for all else but the length."""
+        starts: list[bytes | None] = [None]
+        self._places = [None]
         names = [line.partition(b":")[0].decode("latin-1").lower() for line in self._lines]
         passed = {line: n for n, (_, line) in enumerate(self.head.passed)}
         for i, line in enumerate(self._lines[1:], 1):
             start, name = _split(line)[0], names[i]
             usable = start.endswith(b": ") and name not in _FIXED and names.count(name) == 1
-            if not usable or name == _LENGTH or line not in passed:
-                found.append(None)
-                continue
-            raw = i - 1 - (i > self._length_at)
-            found.append(_Line(start, name, raw, passed[line]))
-        return found
+            place = None
+            if usable and name != _LENGTH and line in passed:
+                place = _Place(name, i - 1 - (i > self._length_at), passed[line])
+            self._places.append(place)
+            starts.append(start if place is not None or i == self._length_at else None)
+        self._starts = starts
+        return starts
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:

@@ -14,6 +14,7 @@ from collections import deque
 from proxy.http.connector import Connector
 from proxy.http.deadlines import NEVER, Deadlines
 from proxy.http.failures import Failure
+from proxy.http.known_answer import KnownAnswers
 from proxy.http.outbox import Outbox
 from proxy.http.routing import Destination, Origin
 from proxy.http.settings import UpstreamSettings
@@ -54,6 +55,7 @@ class OriginPool:
         self._connecting: dict[AnswerHandler | None, asyncio.Task[None]] = {}
         self._waiting: deque[_Waiter] = deque()
         self.connector = Connector(origin, settings, loop)
+        self.answers = KnownAnswers()
         self.connects = 0
         self._retired = False
 

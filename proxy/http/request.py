@@ -71,7 +71,8 @@ class Head:
         self.raw = raw
         #: Lower-case names and their last values, and the lines that go on, of all but the
         #: body's length.
-        self.headers, self.passed = scan(raw)
+        self.headers, names, lines = scan(raw)
+        self.passed = list(zip(names, lines, strict=True))
         self.template: Template | None = None
         self.kin: Template | None = None
         self.same_caller = False

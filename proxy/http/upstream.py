@@ -15,14 +15,15 @@ import httptools
 from proxy.http.connector import Connector
 from proxy.http.deadlines import NEVER, Deadlines
 from proxy.http.failures import Failure
-from proxy.http.headers import RawHeaders, Scanned, scan, tokens
+from proxy.http.framing import ends_by_close, is_chunked, keep_alive_seconds
+from proxy.http.headers import RawHeaders, Scanned, scan
+from proxy.http.known_answer import KnownAnswer, KnownAnswers
 from proxy.http.outbox import ENOUGH_BYTES, Outbox
 from proxy.http.relay import RawTaker, Relay
 from proxy.http.settings import UpstreamSettings
 
 _MAX_HEAD_BYTES = 65_536
 _MAX_INFORMATIONAL = 16
-_NO_BODY = frozenset((204, 205, 304))
 
 
 class AnswerHandler(Protocol):
@@ -51,6 +52,7 @@ class Home(Protocol):
     deadlines: Deadlines
     outbox: Outbox
     connector: Connector
+    answers: KnownAnswers
 
     def discard(self, connection: UpstreamConnection) -> None: ...
     def put_back(self, connection: UpstreamConnection, seconds: float) -> None: ...
@@ -242,7 +244,15 @@ class UpstreamConnection(asyncio.Protocol):
         if self.tunnel:
             handler.on_answer_data(data, False, ())
             return
+        fresh = False
         if not self._seen_head:
+            # To HEAD comes the head of another answer, without the body that it tells of.
+            fresh = not self._head_bytes and handler.method != "HEAD"
+            if fresh:
+                known = self._pool.answers.read(data)
+                if known is not None:
+                    self._deliver_known(handler, known[0], known[1])
+                    return
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -250,13 +260,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._switch(data[switched.args[0] :])
             return
         except httptools.HttpParserError:
-            self._deliver()
+            self._deliver(b"")
             self._fail(Failure.BAD_FRAMING)
             return
         if not self._seen_head and self._head_bytes > _MAX_HEAD_BYTES:
             self._fail(Failure.BAD_FRAMING)
             return
-        self._deliver()
+        self._deliver(data if fresh else b"")
         if self._chunked and not self._chunk_open and data.endswith(b"\r\n") and self.handler:
             taker = self.handler.raw_taker()
             self._relay = Relay(taker, self._pool.loop.time()) if taker is not None else None
@@ -306,7 +316,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     # -- inside ------------------------------------------------------------------
 
-    def _deliver(self) -> None:
+    def _deliver(self, fresh: bytes) -> None:
+        """What was read goes to the call. ``fresh``: all that came, if from its first byte on."""
         handler = self.handler
         if handler is None or not self._seen_head:
             return
@@ -314,6 +325,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._pending_head = False
             headers = scan(self._headers)
             self._read_framing(handler.method, headers[0])
+            if fresh and self._message_done and self._keep_alive:
+                answers = self._pool.answers
+                answers.learn(fresh, self._status, self._reason, self._headers, headers)
             handler.on_answer_head(self._status, self._reason, headers)
             if self.handler is not handler:
                 return
@@ -325,6 +339,15 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self._touch()
         handler.on_answer_data(data, False, ())
+
+    def _deliver_known(self, handler: AnswerHandler, known: KnownAnswer, body: bytes) -> None:
+        headers = known.headers
+        if "keep-alive" in headers[0]:
+            self._keep_alive_seconds = keep_alive_seconds(headers[0], self._keep_alive_seconds)
+        handler.on_answer_head(known.status, known.reason, headers)
+        if self.handler is handler:
+            self._let_go(keep=True)
+            handler.on_answer_data(body, True, ())
 
     def _body(self) -> bytes:
         parts, self._parts = self._parts, []
@@ -363,20 +386,10 @@ class UpstreamConnection(asyncio.Protocol):
             # The parser waits for a body that a HEAD's answer never has.
             self._message_done, self._keep_alive, self._parts = True, False, []
             return
-        framed = "content-length" in fields or self._status in _NO_BODY
-        if "transfer-encoding" in fields:
-            self._chunked = tokens(fields["transfer-encoding"])[-1:] == ["chunked"]
-            framed = framed or self._chunked
         if "keep-alive" in fields:
-            self._read_keep_alive(fields["keep-alive"])
-        self._body_until_eof = not framed
-
-    def _read_keep_alive(self, value: str) -> None:
-        for token in tokens(value):
-            name, _, seconds = token.partition("=")
-            if name == "timeout" and seconds.isdigit():
-                # A second less than the server's word, so that it never closes under a request.
-                self._keep_alive_seconds = min(self._keep_alive_seconds, max(0, int(seconds) - 1))
+            self._keep_alive_seconds = keep_alive_seconds(fields, self._keep_alive_seconds)
+        self._chunked = is_chunked(fields)
+        self._body_until_eof = ends_by_close(self._status, fields)
 
     def _switch(self, rest: bytes) -> None:
         handler = self.handler
@@ -387,18 +400,25 @@ class UpstreamConnection(asyncio.Protocol):
         handler.on_switched(self._headers, rest)
 
     def _release(self) -> None:
+        """The answer is whole, as the parser has it."""
+        keep = self._keep_alive
+        if keep:
+            self._reset()
+        self._let_go(keep=keep)
+
+    def _let_go(self, *, keep: bool) -> None:
         """The answer is whole: back to the pool, or close."""
         self.handler = None
-        if not self.reused and self.transport is not None:
-            self._pool.connector.remember(self.transport)
-        if self._keep_alive and self._keep_alive_seconds > 0 and self.transport is not None:
-            self._reset()
+        pool, transport = self._pool, self.transport
+        if not self.reused and transport is not None:
+            pool.connector.remember(transport)
+        if keep and self._keep_alive_seconds > 0 and transport is not None:
             self.reused = True
-            self._pool.put_back(self, self._keep_alive_seconds)
+            pool.put_back(self, self._keep_alive_seconds)
         else:
-            self._pool.discard(self)
-            if self.transport is not None:
-                self.transport.close()
+            pool.discard(self)
+            if transport is not None:
+                transport.close()
 
     def _fail(self, failure: Failure) -> None:
         handler, self.handler = self.handler, None

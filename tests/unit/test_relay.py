@@ -15,6 +15,7 @@ from proxy.http.connector import Connector
 from proxy.http.deadlines import Deadlines
 from proxy.http.failures import Failure
 from proxy.http.headers import RawHeaders, Scanned
+from proxy.http.known_answer import KnownAnswers
 from proxy.http.outbox import Outbox
 from proxy.http.relay import Relay
 from proxy.http.routing import Origin
@@ -34,6 +35,7 @@ class Pool:
         self.connector = Connector(
             Origin("127.0.0.1", 1, tls=False, upstream="u"), self.settings, loop
         )
+        self.answers = KnownAnswers()
         self.back = 0
 
     def discard(self, connection: UpstreamConnection) -> None: ...
