@@ -9,12 +9,12 @@ never: read a clock, await, or grow past ``max_cells``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import add, itemgetter
 from typing import NamedTuple
 
-from detection.types import Dimension, Observation, Series, failed, unpair
+from detection.types import Dimension, Observation, Series, unpair
 
 #: The dimensions of a combination, in the order they are held and reported.
 DIMENSIONS: tuple[str, ...] = (
@@ -30,9 +30,6 @@ DIMENSIONS: tuple[str, ...] = (
 Combination = tuple[str | None, ...]
 
 OTHER: Combination = ("other",) * len(DIMENSIONS)
-
-#: What enforcement refused never reached a provider and cost nothing.
-_REFUSED = frozenset({"throttle", "block", "unavailable"})
 
 _combination = itemgetter(*(Observation._fields.index(name) for name in DIMENSIONS))
 
@@ -89,11 +86,14 @@ class Snapshot:
                 continue
             for combination, held in sums.items():
                 if all(combination[index] == value for index, value in wanted):
-                    yield Cell(start, width, combination, *held)
+                    requests, cost, given, made, cached, errors = held
+                    yield Cell(
+                        start, width, combination, requests, errors, given, cached, made, cost
+                    )
 
 
 class Recorder:
-    """Counts every call once, in about a microsecond.
+    """Counts what calls add up to, per combination.
 
     Parameters
     ----------
@@ -105,11 +105,14 @@ class Recorder:
         Bound on memory (about 0.5 kB a cell); the oldest go first.
     max_combinations
         Bound on combinations in one fine span; the rest are summed as ``other``.
+    catch_up
+        Called before anything is read: adds what was summed elsewhere up to now.
 
     Examples
     --------
     >>> r = Recorder()
-    >>> r.observe(Observation(ts=100.0, id="a", key="k", model="m", cost_nano_usd=5))
+    >>> call = Observation(ts=100.0, id="a", key="k", model="m")
+    >>> r.add(call.ts, call, (1, 5, 0, 0, 0, 0))
     >>> [(c.start, c.requests, c.cost_nano_usd) for c in r.snapshot().cells()]
     [(100.0, 1, 5)]
     """
@@ -123,6 +126,7 @@ class Recorder:
         coarse_span_seconds: int = 10_800,
         max_cells: int = 40_000,
         max_combinations: int = 2_000,
+        catch_up: Callable[[], object] = lambda: None,
     ) -> None:
         self._fine = fine_seconds
         self._fine_span = fine_span_seconds
@@ -130,35 +134,37 @@ class Recorder:
         self._coarse_span = coarse_span_seconds
         self._max_cells = max_cells
         self._max_combinations = max_combinations
+        self._catch_up = catch_up
         self._slot = -1
         self._current: dict[Combination, _Sums] = {}
         self._closed: deque[_Bucket] = deque()
         self._old: deque[_Bucket] = deque()
         self._cells = 0
 
-    def observe(self, observation: Observation) -> None:
-        """Count one finished call. A late one counts in the newest cell."""
-        (ts, _, _, _, _, _, _, _, _, _, _, _, _, status, error_type, given, cached, _, made, _,
-         cost, _, _, _, _, _, _, _, _, action) = observation[:30]  # fmt: skip
-        if action in _REFUSED:
+    def add(self, at: float, sample: Observation, sums: Sequence[int]) -> None:
+        """Count finished calls of one combination, ``sample`` being one of them.
+
+        Parameters
+        ----------
+        at
+            When they ended, to the cell's width. Late ones count in the newest cell.
+        sums
+            Requests, nano-USD, tokens in, out and cached, errors; more is not looked at.
+        """
+        if not sums[0]:
             return
-        slot = int(ts) // self._fine
+        slot = int(at) // self._fine
         if slot > self._slot:
             self._roll(slot)
-        combination = _combination(observation)
-        sums = self._current.get(combination)
-        if sums is None:
-            sums = self._open(combination)
-        sums[0] += 1
-        if failed(status, error_type):
-            sums[1] += 1
-        sums[2] += given or 0
-        sums[3] += cached or 0
-        sums[4] += made or 0
-        sums[5] += cost or 0
+        combination = _combination(sample)
+        held = self._current.get(combination)
+        if held is None:
+            held = self._open(combination)
+        held[:] = map(add, held, sums)
 
     def snapshot(self) -> Snapshot:
         """All that is held now; costs a copy of the newest span alone."""
+        self._catch_up()
         newest = {combination: list(sums) for combination, sums in self._current.items()}
         current: _Bucket = (float(self._slot * self._fine), float(self._fine), newest)
         return Snapshot((*self._old, *self._closed, current))

@@ -148,7 +148,8 @@ class App:
             replicas=self.store.replicas,
         )
         self.pricer = Pricer(settings.pricing)
-        self.recorder = Recorder()
+        self.recorder = Recorder(catch_up=self.ledger.totals)
+        self.ledger.on_sums(self.recorder.add)
 
     def _build_judgement(self, secret: bytes) -> None:
         settings, store = self.settings, self.store
@@ -242,7 +243,6 @@ class App:
             runtime=self.runtime,
             limits=self.limits,
             now=self.clock.__call__,
-            contributors=self.recorder.observe,
             listeners=(
                 CallLog().observe,
                 self.drills.observe,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
+from operator import add, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,17 @@ BATCHES_A_SECOND = 12
 log = structlog.get_logger(__name__)
 
 FleetCallback = Callable[[Series, Sequence[FleetBucket]], None]
+#: Start of the bucket (epoch seconds), one of the calls, and what they sum up to.
+SumsCallback = Callable[[float, Observation, Counts], None]
 Identity = tuple[Any, ...]
-"""(provider, model, key, agent, project, endpoint, user, *tags): who calls what."""
+"""(client, provider, model, key, agent, project, endpoint, user, *tags): who calls what."""
 
-_WHO = ("provider", "model", "key", "agent", "project", "endpoint", "user")
+_WHO = ("client", "provider", "model", "key", "agent", "project", "endpoint", "user")
 _who = itemgetter(*map(Observation._fields.index, _WHO))  # by place: thrice as fast as by name
 
 
 def identity_of(o: Observation) -> Identity:
-    """Calls of one identity count in the same series."""
+    """Calls of one identity, but for the client, count in the same series."""
     return (*_who(o), *o.tags.items()) if o.tags else _who(o)
 
 
@@ -77,6 +79,7 @@ class Ledger:
         self._own: dict[Series, dict[int, list[int]]] = {}
         self._own_from: int | None = None
         self._callbacks: list[FleetCallback] = []
+        self._sums: list[SumsCallback] = []
         self._lanes = [
             Lane(shard, journal, counters, self._fold, clock.monotonic)
             for shard in range(counters.shards)
@@ -106,6 +109,10 @@ class Ledger:
         self._callbacks.append(callback)
         self._mind_company()
 
+    def on_sums(self, callback: SumsCallback) -> None:
+        """Call back with what calls of one identity in one 10 s bucket sum up to."""
+        self._sums.append(callback)
+
     # ---- the cut: calls become series ----
 
     def _cut(self, to: int) -> None:
@@ -130,15 +137,27 @@ class Ledger:
             else:
                 same.append(o)
         shards: list[Deltas] = [{} for _ in range(self._counters.shards)]
-        for (bucket, who), same in cells.items():
+        for (bucket, identity), same in cells.items():
             counts = summed(same)
             if totals is not None:
                 totals.add(same, counts)
+                self._tell_sums(bucket, same[0], counts)
+            who = identity[1:]
             places = self._places.get(who) or self._learn(who, same[0])
             row = list(counts)
             for place in places:
-                shards[place.shard][place, bucket] = row
+                shard, name = shards[place.shard], (place, bucket)
+                other = shard.get(name)
+                shard[name] = row if other is None else list(map(add, other, row))
         return shards
+
+    def _tell_sums(self, bucket: int, sample: Observation, counts: Counts) -> None:
+        for callback in self._sums:
+            try:
+                callback(float(bucket * BUCKET_SECONDS), sample, counts)
+            except Exception:
+                self._failed("sums")
+                log.exception("a listener to the ledger's sums failed")
 
     def _learn(self, who: Identity, sample: Observation) -> tuple[Place, ...]:
         """Where the calls of an identity count, worked out once."""
@@ -157,7 +176,7 @@ class Ledger:
             for series in place.series:
                 ring = self._own.setdefault(series, {})
                 mine = ring.get(bucket)
-                ring[bucket] = counts if mine is None else list(map(int.__add__, mine, counts))
+                ring[bucket] = counts if mine is None else list(map(add, mine, counts))
 
     # ---- the tick ----
 

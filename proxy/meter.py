@@ -56,7 +56,6 @@ class Meter:
         runtime: RuntimeMetrics,
         limits: ProviderLimits,
         now: Callable[[], float],
-        contributors: Callable[[Observation], None],
         listeners: tuple[Callable[[Observation], None], ...] = (),
     ) -> None:
         self._pricer = pricer
@@ -66,7 +65,6 @@ class Meter:
         self._runtime = runtime
         self._limits = limits
         self._now = now
-        self._contributors = contributors
         self._listeners = listeners
 
     def record(self, call: Finished) -> Observation | None:
@@ -86,7 +84,7 @@ class Meter:
 
     def judge(self, call: Finished, observation: Observation) -> None:
         """Settle and judge a recorded call. Its client needn't wait for that."""
-        ctx, decision, status, usage, _, _, headers, _, _, _ = call
+        ctx, decision, _, usage, _, _, headers, _, _, _ = call
         if decision is not None:
             would = decision.would
             self._runtime.decisions[f"would_{would}" if would else decision.kind] += 1
@@ -94,12 +92,6 @@ class Meter:
                 self._gate.settle(decision, observation)
             except Exception:
                 self._failed("gate")
-        if usage is not None or status >= 500:
-            contributors = self._contributors
-            try:
-                contributors(observation)
-            except Exception:
-                self._failed("contributors")
         # The engine sees throttled calls too: who goes on against a throttle runs away.
         try:
             self._judge.observe(observation)

@@ -32,6 +32,7 @@ import numpy as np
 from detection.contrib import Recorder
 from detection.explain import explain
 from detection.types import Observation
+from tests.recording import record
 
 WINDOW = 600
 BASELINE_WINDOWS = 7
@@ -340,7 +341,7 @@ def main() -> int:
         recorder = Recorder()
         began = time.perf_counter()
         for observation in observations:
-            recorder.observe(observation)
+            record(recorder, observation)
         observing += time.perf_counter() - began
         observed += len(observations)
         began = time.perf_counter()

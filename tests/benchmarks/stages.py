@@ -248,7 +248,6 @@ def wrap_stages(app: App, timer: Timer) -> None:
     timer.wrap(meter._gate, "settle", "gate: settle")
     timer.wrap(meter._ledger, "record", "ledger and journal: record")
     app.outbox.before = timer.timed(app.journal.flush, "ledger and journal: write")
-    timer.wrap(meter, "_contributors", "root cause: contributors")
     timer.wrap(meter._judge, "observe", "detection: observe")
     timer.wrap(meter, "observation", "observation and price")
 

@@ -19,6 +19,7 @@ from proxy.alerts.message import Attachment, Message, card_of
 from proxy.alerts.net import Net
 from proxy.incidents_cause import Cause, with_cause
 from proxy.incidents_model import Incident, State
+from tests.recording import record
 
 NOW = 1_800_000_000.0
 URL = "https://weir.example.test"
@@ -64,7 +65,8 @@ def incident(
     key = series.value if series.dimension == "key" else "key_0123456789ab"
     for second in range(-1_800, 0):
         for _ in range(20 if second >= -120 else 1):
-            recorder.observe(
+            record(
+                recorder,
                 Observation(
                     ts=now + second, id="", key=key, agent=agent, model="gpt-5-mini",
                     endpoint="responses", project="helpdesk", client="net_1", status=200,

@@ -13,6 +13,7 @@ from proxy.incidents_life import LifeRules
 from proxy.incidents_model import EventKind, IncidentEvent, State
 from proxy.store.documents import Documents
 from proxy.store.store import Store
+from tests.recording import record
 from tests.unit.alerts.rig import NOW, verdict
 
 
@@ -70,7 +71,8 @@ async def test_the_root_cause_is_told_and_grows(store: Store) -> None:
     recorder = Recorder()
     for second in range(-1_800, 0):
         for _ in range(20 if second >= -100 else 1):
-            recorder.observe(
+            record(
+                recorder,
                 Observation(
                     ts=NOW + second,
                     id="",
@@ -81,7 +83,7 @@ async def test_the_root_cause_is_told_and_grows(store: Store) -> None:
                     status=200,
                     input_tokens=1_000,
                     cost_nano_usd=1_000_000,
-                )
+                ),
             )
     async with running(store, clock, recorder) as (book, events):
         book.on_verdict(verdict(detail={"strong": True}))
@@ -92,8 +94,9 @@ async def test_the_root_cause_is_told_and_grows(store: Store) -> None:
         assert first.projects == ("helpdesk",)
         assert first.cost_nano_usd == 2_000_000_000
         clock.now += 61
-        recorder.observe(
-            Observation(ts=clock.now - 1, id="", agent="support-triage", cost_nano_usd=10**9)
+        record(
+            recorder,
+            Observation(ts=clock.now - 1, id="", agent="support-triage", cost_nano_usd=10**9),
         )
         await until(lambda: len(events) > 1)
         assert events[-1].incident.cost_nano_usd > first.cost_nano_usd

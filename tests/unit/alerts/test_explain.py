@@ -17,6 +17,7 @@ from detection.explain import Explanation, explain
 from detection.forecast import forecast
 from detection.story import tell
 from detection.types import TOTAL, Observation, Series
+from tests.recording import record
 
 NOW = 1_800_000_000
 PRICES = {"mini": (150, 600), "big": (2_500, 10_000)}
@@ -25,6 +26,7 @@ tokens = st.floats(0, 1e7)
 sums = st.builds(
     Sums, st.integers(0, 10_000), st.just(0.0), tokens, tokens, tokens, st.integers(0, 10**13)
 )
+
 who = st.tuples(*[st.sampled_from(["x", "y", None])] * 6)
 leaves = st.dictionaries(who, sums, max_size=8)
 
@@ -66,7 +68,7 @@ def told(change: Change, series: Series = TOTAL, since: float | None = None) -> 
                     output_tokens=rng.randint(50, 400),
                 )  # fmt: skip
                 for made in change(one) if second >= NOW - 240 else [one]:
-                    recorder.observe(made)
+                    record(recorder, made)
     found = explain(list(recorder.snapshot().cells(series)), now=NOW, series=series, since=since)
     assert found is not None
     return found
@@ -128,7 +130,7 @@ def test_too_little_is_none_not_a_guess() -> None:
 def test_the_recorder_stays_within_its_bounds() -> None:
     recorder = Recorder(max_cells=500, max_combinations=50)
     for step in range(20_000):
-        recorder.observe(call(NOW + step / 20, f"k{step % 997}", "a"))
+        record(recorder, call(NOW + step / 20, f"k{step % 997}", "a"))
     assert len(recorder) <= 500 + 51
     newest = [c for c in recorder.snapshot().cells() if c.start >= NOW + 990]
     assert sum(c.requests for c in newest) == 200
@@ -138,7 +140,7 @@ def test_the_recorder_stays_within_its_bounds() -> None:
 def test_old_cells_are_summed_up_and_nothing_is_lost() -> None:
     recorder = Recorder()
     for second in range(0, 3_600, 2):
-        recorder.observe(call(NOW + second, "k", "a"))
+        record(recorder, call(NOW + second, "k", "a"))
     cells = list(recorder.snapshot().cells())
     assert sum(c.requests for c in cells) == 1_800
     assert {c.width_seconds for c in cells} == {10.0, 60.0}

@@ -17,6 +17,7 @@ from proxy.incidents import BookRules, IncidentBook
 from proxy.incidents_life import LifeRules
 from proxy.store.documents import Documents
 from proxy.store.store import Store
+from tests.recording import record
 from tests.unit.alerts.rig import Endpoint, answer, endpoint, verdict
 from tests.unit.alerts.test_book import until
 
@@ -224,8 +225,9 @@ async def test_the_total_keeps_still_beside_the_key_that_explains_it(store: Stor
     for second in range(now - 1_200, now):
         for key, calls in (("key_1", 20 if second >= now - 90 else 1), ("key_2", 1)):
             for _ in range(calls):
-                recorder.observe(
-                    Observation(ts=second, id="", key=key, model="gpt", cost_nano_usd=10**6)
+                record(
+                    recorder,
+                    Observation(ts=second, id="", key=key, model="gpt", cost_nano_usd=10**6),
                 )
     async with endpoint() as here:
         alerts = settings([webhook(here)], {"receiver": "hook", "group_wait_seconds": 0.3})

@@ -6,6 +6,7 @@ from detection.contrib import Recorder
 from detection.types import Observation
 from proxy.ledger_totals import Totals, summed
 from proxy.store.series import Counts
+from tests.recording import record
 
 CALL = Observation(
     ts=100.0,
@@ -57,10 +58,10 @@ def test_the_totals_take_the_right_fields() -> None:
 
 def test_the_recorder_takes_the_right_fields() -> None:
     recorder = Recorder()
-    recorder.observe(CALL)
+    record(recorder, CALL)
     (cell,) = recorder.snapshot().cells()
     assert (cell.requests, cell.errors) == (1, 1)
     assert (cell.input_tokens, cell.cached_tokens, cell.output_tokens) == (11, 5, 7)
     assert cell.cost_nano_usd == 13
-    recorder.observe(CALL._replace(action="block"))
+    record(recorder, CALL._replace(action="block"))
     assert [c.requests for c in recorder.snapshot().cells()] == [1]
