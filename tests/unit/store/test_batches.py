@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from detection.types import Series
+from detection.types import Observation, Series
 from proxy import ledger as ledger_module
 from proxy.ledger_lane import BATCH_SERIES
 from proxy.store.counters import Batch, BatchReply, Delta
@@ -71,6 +71,35 @@ async def test_known_callers_are_bounded_and_those_forgotten_count_on(
         ledger.record(call)
     assert await ledger.flush(30)
     assert len(ledger._places) == 20
+    assert {r.value: r.counts for r in await store.usage("agent", "1h")} == expected_usage(
+        calls, "agent"
+    )
+
+
+async def test_sums_are_told_per_client_and_count_once_in_the_series(
+    open_store: OpenStore, open_ledger: OpenLedger
+) -> None:
+    """Root causes know clients, which are no series: the series' sums must not lose any."""
+    store = await open_store()
+    ledger = await open_ledger(store)
+    told: dict[str | None, int] = {}
+
+    def listen(start: float, sample: Observation, counts: Counts) -> None:
+        assert start == sample.ts // 10 * 10
+        told[sample.client] = told.get(sample.client, 0) + counts.requests
+
+    def fail(start: float, sample: Observation, counts: Counts) -> None:
+        raise RuntimeError("a listener of ours fails")
+
+    ledger.on_sums(fail)
+    ledger.on_sums(listen)
+    calls = [observation(n, store.clock(), agent="a", client=f"c{n % 3}") for n in range(90)]
+    for call in calls:
+        ledger.record(call)
+    ledger.totals()
+    assert told == {"c0": 30, "c1": 30, "c2": 30}
+    assert ledger.failures["sums"] > 0
+    assert await ledger.flush(30)
     assert {r.value: r.counts for r in await store.usage("agent", "1h")} == expected_usage(
         calls, "agent"
     )
