@@ -77,13 +77,11 @@ class Account:
     Examples
     --------
     >>> a = Account(100)
-    >>> a.reserve(10)
-    False
     >>> a.acknowledge(a.report(60).used, held=60, spent=0, charged=0, others=40)
-    >>> a.reserve(10), a.free, a.remaining
-    (True, 50, 50)
-    >>> a.settle(10, 4); a.free, a.pending
-    (56, 4)
+    >>> a.reserved += 10  # a call is let pass
+    >>> a.hold - a.reserved - a.pending, a.remaining
+    (50, 50)
+    >>> a.reserved -= 10; a.pending += 4; a.mine += 4  # and used less
     >>> r = a.report(0); r
     Report(used=4, want=0, keep=0)
     >>> a.acknowledge(r.used, held=0, spent=4, charged=0, others=40)
@@ -123,11 +121,6 @@ class Account:
         self.place = -1
 
     @property
-    def free(self) -> int:
-        """What may be reserved now."""
-        return self.hold - self.reserved - self.pending
-
-    @property
     def remaining(self) -> int:
         """What this replica could still get, as far as it knows."""
         known = self.limit - self.spent - self.charged - self.others
@@ -137,23 +130,6 @@ class Account:
     def total(self) -> int:
         """The fleet's settled sum with what this replica has not reported yet."""
         return self.spent + self.pending
-
-    def reserve(self, amount: int) -> bool:
-        """Set an estimate aside if the hold covers it."""
-        if self.hold - self.reserved - self.pending < amount:
-            return False
-        self.reserved += amount
-        return True
-
-    def force(self, amount: int) -> None:
-        """Set an estimate aside whatever the hold, for rules that let pass."""
-        self.reserved += amount
-
-    def settle(self, reserved: int, actual: int) -> None:
-        """Replace an estimate by what was really used."""
-        self.reserved -= reserved
-        self.pending += actual
-        self.mine += actual
 
     def report(self, headroom: int) -> Report:
         """Begin a report that leaves ``headroom`` free after it.

@@ -158,28 +158,27 @@ class Counters:
         """Set aside what a call needs everywhere, or nothing and say why not."""
         holds = decision.holds
         dirty = self.dirty
+        # What is priced has an estimate.
+        tokens, cost = (0, 0) if estimate is None else estimate[:2]
+        amounts = (1, cost, tokens, 1)  # in the order of UNITS
         for counter in counters:
-            rule = counter.rule
             if now >= counter.end:
                 self.roll(counter, now)
             account = counter.account
-            amount = 1
-            if estimate is not None:
-                if rule.metric == "cost":
-                    amount = estimate.cost
-                elif rule.metric == "tokens":
-                    amount = estimate.tokens
+            amount = amounts[counter.unit]
             counter.seen = now
             if now > account.until:
                 account.lapse()
-            if account.hold - account.reserved - account.pending < amount and rule.judges:
+            reserved, pending = account.reserved, account.pending
+            if account.hold - reserved - pending < amount and counter.rule.judges:
                 refused = self._short(counter, amount, decision, now, final=final)
                 if refused is not None:
                     self.give_back(decision)
                     return refused
-            account.reserved += amount
-            if account.place >= 0:
-                self.mirror[account.place] = account.reserved + account.pending
+            account.reserved = reserved = reserved + amount
+            place = account.place
+            if place >= 0:
+                self.mirror[place] = reserved + pending
             if amount > counter.last:
                 counter.last = amount
             holds.append((counter, account, amount))
@@ -259,13 +258,24 @@ class Counters:
 
     def settle(self, decision: Decision, done: Observation) -> None:
         """Replace what was set aside by what was used."""
+        status, _, given, _, _, made, _, cost, source = done[13:22]
+        tokens = None if given is None and made is None else (given or 0) + (made or 0)
+        used = (1, cost, tokens, 0)  # in the order of UNITS
+        dirty = self.dirty
         for counter, account, amount in decision.holds:
-            actual = _actual(counter.rule.metric, amount, done)
-            account.settle(amount, actual)
-            if account.place >= 0:
-                self.mirror[account.place] = account.reserved + account.pending
+            actual = used[counter.unit]
+            if actual is None:
+                # What can't be known is billed as it was estimated.
+                sent = source != "unknown" or (status is not None and status < 400)
+                actual = amount if sent else 0
+            account.reserved = reserved = account.reserved - amount
+            account.pending = pending = account.pending + actual
+            account.mine += actual
+            place = account.place
+            if place >= 0:
+                self.mirror[place] = reserved + pending
             if account is counter.account:
-                self.dirty.add(counter)
+                dirty.add(counter)
         decision.holds = []
 
     def give_back(self, decision: Decision) -> None:
@@ -318,22 +328,6 @@ class Counters:
                 account.waiting -= amount
         for _, ready in waiters:
             ready(answered)
-
-
-def _actual(metric: str, reserved: int, done: Observation) -> int:
-    """What a call used; what can't be known is billed as it was estimated."""
-    if metric == "requests":
-        return 1
-    if metric == "in_flight":
-        return 0
-    if metric == "cost":
-        cost = done.cost_nano_usd
-        if cost is not None:
-            return cost
-    elif done.input_tokens is not None or done.output_tokens is not None:
-        return (done.input_tokens or 0) + (done.output_tokens or 0)
-    sent = done.usage_source != "unknown" or (done.status is not None and done.status < 400)
-    return reserved if sent else 0
 
 
 def _identity(rule: Rule) -> tuple[object, ...]:

@@ -118,7 +118,8 @@ class Estimator:
 
     def learn(self, estimate: Estimate, output_bytes: int, done: Observation) -> None:
         """Take what the provider reported. Estimates teach nothing."""
-        if done.usage_source != "reported":
+        given, _, _, tokens, _, _, source = done[15:22]
+        if source != "reported":
             return
         _, _, _, _, _, _, name, body_bytes = estimate
         learned = self._learned.get(name)
@@ -127,7 +128,6 @@ class Estimator:
                 self._learned.pop(next(iter(self._learned)))
             learned = self._learned[name] = _Learned()
         learned.count += 1
-        given, tokens = done.input_tokens, done.output_tokens
         if given is not None and body_bytes > 0:
             seen, before = given / body_bytes, learned.input_per_byte * _DECAY
             learned.input_per_byte = seen if seen > before else before

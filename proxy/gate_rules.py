@@ -115,8 +115,15 @@ class CallCap:
     mode: Mode
 
 
+#: Metrics by what a call's estimate and its use are told in, see :class:`Counter`.
+UNITS = ("requests", "cost", "tokens", "in_flight")
+
+
 class Counter:
-    """A rule for one combination of values, and the account of its period."""
+    """A rule for one combination of values, and the account of its period.
+
+    ``unit`` is the place of the rule's metric in :data:`UNITS`.
+    """
 
     __slots__ = (
         "account",
@@ -131,11 +138,13 @@ class Counter:
         "seen",
         "span",
         "stem",
+        "unit",
         "values",
     )
 
     def __init__(self, rule: Rule, values: tuple[str, ...]) -> None:
         self.rule = rule
+        self.unit = UNITS.index(rule.metric)
         self.values = values
         text = values[0]
         for value in values[1:]:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from detection.contrib import Recorder
-from detection.types import Observation
+from detection.types import Mode, Observation
+from proxy.gate_counters import Counters
+from proxy.gate_decision import Decision
+from proxy.gate_estimate import Estimate, Estimator, Rates
+from proxy.gate_rules import UNITS, Counter, compile_limit
 from proxy.ledger_totals import Totals, summed
+from proxy.settings import LimitSettings
 from proxy.store.series import Counts
 from tests.recording import record
 
@@ -65,3 +70,43 @@ def test_the_recorder_takes_the_right_fields() -> None:
     assert cell.cost_nano_usd == 13
     record(recorder, CALL._replace(action="block"))
     assert [c.requests for c in recorder.snapshot().cells()] == [1]
+
+
+def test_the_gate_settles_by_the_right_fields() -> None:
+    counters = Counters(lambda: 100.0)
+    settings = LimitSettings(
+        name="l", requests=10**6, cost_usd=1000, tokens=10**6, in_flight=9, mode="observe"
+    )
+    by_metric = {rule.metric: rule for rule in compile_limit(settings, Mode.ENFORCE)[0]}
+    rules = [by_metric[metric] for metric in UNITS]
+    decision = Decision("allow")
+    held = [Counter(rule, ("v",)) for rule in rules]
+    estimate = Estimate(900, 800, 0, 0, 0, False, ("agent", "model"), 1)
+    assert counters.reserve(held, estimate, decision, 100.0, final=False) is None
+    assert [c.account.reserved for c in held] == [1, 800, 900, 1]
+    counters.settle(decision, CALL)
+    assert [c.account.reserved for c in held] == [0, 0, 0, 0]
+    assert [c.account.pending for c in held] == [1, 13, 11 + 7, 0]
+    # What can't be known is billed as it was estimated, where anything was sent.
+    unknown = CALL._replace(cost_nano_usd=None, input_tokens=None, output_tokens=None)
+    for call, billed in (
+        (unknown._replace(status=200, usage_source="unknown"), 800),
+        (unknown, 800),
+        (unknown._replace(usage_source="unknown"), 0),
+    ):
+        cost = Counter(rules[1], ("v",))
+        assert counters.reserve([cost], estimate, decision, 100.0, final=False) is None
+        counters.settle(decision, call)
+        assert cost.account.pending == billed
+
+
+def test_the_estimator_learns_from_the_right_fields() -> None:
+    estimator = Estimator(lambda provider, model, project: Rates(1, 1))
+    name = ("agent", "model")
+    estimator.learn(Estimate(0, 0, 0, 0, 0, False, name, 22), 0, CALL)
+    learned = estimator._learned[name]
+    assert (learned.input_per_byte, learned.peak_output) == (0.5, 7.0)
+    estimator.learn(
+        Estimate(0, 0, 0, 0, 0, False, name, 1), 0, CALL._replace(usage_source="estimated")
+    )
+    assert learned.count == 1

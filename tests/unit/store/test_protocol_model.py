@@ -31,10 +31,15 @@ from hypothesis.stateful import (
 )
 
 from detection.budget import Account
-from detection.types import Observation
+from detection.types import Mode, Observation
+from proxy import gate_counters, gate_rules
 from proxy.clock import Clock
+from proxy.gate_decision import Decision
+from proxy.gate_estimate import Estimate
+from proxy.gate_rules import compile_limit
 from proxy.journal import Journal, JournalSettings
 from proxy.ledger import Ledger
+from proxy.settings import LimitSettings
 from proxy.store.connection import Connection
 from proxy.store.counters import Batch, BatchReply, Counters
 from proxy.store.errors import StoreUnavailableError
@@ -202,6 +207,10 @@ class Counting(Machine):
         super().teardown()
 
 
+SETTINGS = LimitSettings(name="model", cost_usd=1e-7, per="day", mode="enforce")
+(RULE,) = compile_limit(SETTINGS, Mode.ENFORCE)[0]
+
+
 class Sharing(Machine):
     """Three replicas share a limit of 100; reports get lost, come late and again; replicas die."""
 
@@ -210,14 +219,24 @@ class Sharing(Machine):
     @initialize()
     def begin(self) -> None:
         self.script, self.far = load("hold"), time.time() + 86_400
+        self.gate = gate_counters.Counters(time.time)
+        self.gate.alone = False
         self.born = 0
         self.holders = {name: self._holder() for name in "abc"}
         self.of_the_dead = 0
 
     def _holder(self) -> dict[str, Any]:
         self.born += 1
-        account = Account(self.LIMIT)
-        return {"id": f"r{self.born}", "account": account, "last": 0, "open": None, "sent": []}
+        counter = gate_rules.Counter(RULE, ("",))
+        counter.account, counter.end = Account(self.LIMIT), float("inf")
+        holder = {"id": f"r{self.born}", "counter": counter, "account": counter.account}
+        return {**holder, "last": 0, "open": None, "sent": []}
+
+    def _settle(self, holder: dict[str, Any], actual: int) -> None:
+        """All that is reserved becomes ``actual``."""
+        decision = Decision("allow")
+        decision.holds = [(holder["counter"], holder["account"], holder["account"].reserved)]
+        self.gate.settle(decision, Observation(ts=0.0, id="", cost_nano_usd=actual))
 
     def _send(self, holder: dict[str, Any], report: Any, ttl: float = 3600.0) -> list[int]:
         sequence, request = report
@@ -260,12 +279,14 @@ class Sharing(Machine):
 
     @rule(name=HOLDERS, amount=st.integers(1, 40))
     def reserves(self, name: str, amount: int) -> None:
-        self.holders[name]["account"].reserve(amount)
+        counter = self.holders[name]["counter"]
+        estimate = Estimate(0, amount, 0, 0, 0, True, ("", ""), 0)
+        self.gate.reserve([counter], estimate, Decision("allow"), time.time(), final=False)
 
     @rule(name=HOLDERS, actual=st.integers(0, 40))
     def settles(self, name: str, actual: int) -> None:
-        account = self.holders[name]["account"]
-        account.settle(account.reserved, min(actual, account.reserved))
+        holder = self.holders[name]
+        self._settle(holder, min(actual, holder["account"].reserved))
 
     @rule(name=HOLDERS)
     def reports_and_dies(self, name: str) -> None:
@@ -289,7 +310,7 @@ class Sharing(Machine):
         spent = self.of_the_dead
         for holder in self.holders.values():
             account = holder["account"]
-            account.settle(account.reserved, account.reserved)
+            self._settle(holder, account.reserved)
             for _ in range(2):
                 self._answered(holder, self._send(holder, self._report(holder, 0)))
             spent += account.mine
