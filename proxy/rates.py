@@ -210,6 +210,10 @@ def _tariff(price: ModelPrice) -> Tariff:
     return Tariff(at(0), tuple((start, at(start + 1)) for start in starts))
 
 
+#: Providers that tell what a call cost.
+TELL_COSTS = frozenset(("openrouter", "xai", "perplexity"))
+
+
 def reported_cost_nano_usd(provider: str, native: Any) -> int | None:
     """What a provider says that it charged, rounded up; ``None`` where it does not.
 

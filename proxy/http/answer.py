@@ -37,6 +37,7 @@ class Answer:
         "_parser",
         "_request",
         "close_delimited",
+        "closes",
         "headers",
         "status",
     )
@@ -44,7 +45,7 @@ class Answer:
     def __init__(self, request: Request, status: int, headers: Scanned) -> None:
         self.status = status
         self.headers, self._names, self._lines = headers
-        self.close_delimited = False
+        self.close_delimited = self.closes = False
         self._request = request
         self._chunked = False
         self._filter: StreamFilter | None = None
@@ -71,6 +72,7 @@ class Answer:
         for name, value in extra:
             lines.append(f"{name}: {value}".encode("latin-1", "replace"))
         if close or self.close_delimited:
+            self.closes = True
             lines.append(b"Connection: close")
         lines.append(b"\r\n")
         self._head = b"\r\n".join(lines)

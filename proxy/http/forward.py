@@ -172,7 +172,10 @@ class Exchange(Call):
         request = self.request
         if request is None:
             return
-        pool = self.services.pools.of(request.template.route.destination)
+        template = request.template
+        pool = template.pool
+        if pool is None or pool.retired:
+            pool = template.pool = self.services.pools.of(template.route.destination)
         self._pool_cancel = pool.cancel
         connection = pool.acquire(self)
         if connection is not None:
@@ -257,7 +260,7 @@ class Exchange(Call):
         out = answer.pass_on(data, done, trailers)
         self.started = True
         self._client.send(out)
-        self._finish(reusable=not self._must_close())
+        self._finish(reusable=not answer.closes)
 
     def raw_taker(self) -> Exchange | None:
         """May the answer, which has begun, go out in the upstream's own framing?"""
@@ -281,7 +284,7 @@ class Exchange(Call):
             # Counted before the client sees the end, so that no call that it saw whole is lost.
             self._settle("", complete=True)
             self._client.send(raw)
-            self._finish(reusable=not self._must_close())
+            self._finish(reusable=not answer.closes)
             return
         self._client.send(raw)
         answer.read(body)

@@ -45,14 +45,14 @@ class KnownHead:
     def body_of(self, data: bytes) -> bytes | None:
         """The body, where ``data`` is this very head again and one whole body."""
         before, after = self._before, self._after
+        if not data.startswith(before):
+            return None
         start = len(before)
-        if data[:start] != before:
-            return None
         end = data.find(b"\r\n", start, start + _MOST_DIGITS)
-        digits, begin = data[start:end], end + len(after)
-        if data[end:begin] != after or not digits.isdigit():
+        digits = data[start:end]
+        if end < 0 or not data.startswith(after, end) or not digits.isdigit():
             return None
-        body = data[begin:]
+        body = data[end + len(after) :]
         return body if len(body) == int(digits) else None
 
     def varied(self, data: bytes, most_bytes: int) -> tuple[KnownHead, bytes] | None:

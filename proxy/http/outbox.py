@@ -52,14 +52,15 @@ class Outbox:
         waiting.append((transport, data))
         if len(waiting) >= TOGETHER or len(data) > _LARGE_BYTES or self._calls.inflight <= FEW:
             self.flush()
-        else:
+        elif not self._awake:
             self._wake()
 
     def gather(self) -> bool:
         """May others wait as well? If so, there will be a flush at the end of this turn."""
         if self._calls.inflight <= FEW:
             return False
-        self._wake()
+        if not self._awake:
+            self._wake()
         return True
 
     def flush(self) -> None:
@@ -76,9 +77,8 @@ class Outbox:
                     transport.abort()
 
     def _wake(self) -> None:
-        if not self._awake:
-            self._awake = True
-            self._loop.call_soon(self._end_of_turn)
+        self._awake = True
+        self._loop.call_soon(self._end_of_turn)
 
     def _end_of_turn(self) -> None:
         self._awake = False

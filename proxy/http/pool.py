@@ -57,7 +57,7 @@ class OriginPool:
         self.connector = Connector(origin, settings, loop)
         self.answers = KnownAnswers()
         self.connects = 0
-        self._retired = False
+        self.retired = False
 
     def acquire(self, handler: AnswerHandler) -> UpstreamConnection | None:
         """A connection now, or ``None``: the handler hears of it later."""
@@ -103,7 +103,7 @@ class OriginPool:
         if self._waiting:
             self._serve(connection)
             return
-        if self._retired:
+        if self.retired:
             connection.abandon()
             return
         connection.idle_until = connection.deadline = self.loop.time() + seconds
@@ -124,7 +124,7 @@ class OriginPool:
 
     def retire(self) -> None:
         """Take no more calls: those that run, connect or wait in line go on to their ends."""
-        self._retired = True
+        self.retired = True
         for connection in list(self._idle):
             connection.abandon()
 

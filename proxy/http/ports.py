@@ -142,14 +142,10 @@ class RunningCalls:
 
     def __init__(self) -> None:
         self._running: set[Cuttable] = set()
-
-    def add(self, call: Cuttable) -> None:
-        """A call begins."""
-        self._running.add(call)
-
-    def discard(self, call: Cuttable) -> None:
-        """A call ended."""
-        self._running.discard(call)
+        #: A call begins.
+        self.add = self._running.add
+        #: A call ended.
+        self.discard = self._running.discard
 
     def __len__(self) -> int:
         return len(self._running)

@@ -30,6 +30,7 @@ from proxy.http.identity import (
     real_address,
     trace_of,
 )
+from proxy.http.pool import OriginPool
 from proxy.http.ports import Caller, Services
 from proxy.http.routing import Route, Router, RoutingError
 from proxy.http.settings import AWSSettings
@@ -126,6 +127,8 @@ class Template:
     wants_websocket: bool
     content_type: str
     upstream_head: bytes | None = None
+    #: Where its calls go, as long as that is in use.
+    pool: OriginPool | None = None
 
 
 @dataclass(slots=True)

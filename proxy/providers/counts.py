@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.providers.reading import count, part
+from proxy.providers.reading import SMALL, count, part
 
 _CACHED = (
     "prompt_cache_hit_tokens",
@@ -38,12 +38,17 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
     top-level ``reasoning_tokens`` Perplexity; ``cache_read_input_tokens`` Baseten.
     """
     taken = native.get
-    given = count(taken("prompt_tokens"))
-    if given is None:
-        given = count(taken("input_tokens"))
-    made = count(taken("completion_tokens"))
-    if made is None:
-        made = count(taken("output_tokens"))
+    # Nearly all are small integers, for which nothing is called.
+    given = taken("prompt_tokens")
+    if type(given) is not int or not 0 <= given <= SMALL:
+        given = count(given)
+        if given is None:
+            given = count(taken("input_tokens"))
+    made = taken("completion_tokens")
+    if type(made) is not int or not 0 <= made <= SMALL:
+        made = count(made)
+        if made is None:
+            made = count(taken("output_tokens"))
     before = (
         taken("prompt_tokens_details")
         or taken("input_tokens_details")
@@ -59,7 +64,8 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
     if isinstance(before, dict):
         for name, value in before.items():
             if name in _BEFORE:
-                found[_BEFORE[name]] = count(value)
+                small = type(value) is int and 0 <= value <= SMALL
+                found[_BEFORE[name]] = value if small else count(value)
         if "cache_creation_tokens" in before and "cache_write_tokens" not in before:
             found["cache_write_tokens"] = count(before["cache_creation_tokens"])
         if "cached_tokens_details" in before:
@@ -68,7 +74,8 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
     if isinstance(after, dict):
         for name, value in after.items():
             if name in _AFTER:
-                found[_AFTER[name]] = count(value)
+                small = type(value) is int and 0 <= value <= SMALL
+                found[_AFTER[name]] = value if small else count(value)
     if found.get("cached_input_tokens") is None:
         for name in _CACHED:
             if name in native and (cached := count(native[name])) is not None:
@@ -80,7 +87,9 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
     reasoning = found.get("reasoning_tokens")
     if reasoning is None and "reasoning_tokens" in native:
         reasoning = found["reasoning_tokens"] = count(native["reasoning_tokens"])
-    total = count(taken("total_tokens"))
+    total = taken("total_tokens")
+    if type(total) is not int or not 0 <= total <= SMALL:
+        total = count(total)
     if reasoning and given is not None and made is not None and given + made + reasoning == total:
         # xAI and some hosts count reasoning beside the completion, not in it.
         made += reasoning

@@ -67,8 +67,10 @@ class CompatibleReader(Reader):
             self.extra["seconds"] = _seconds(doc["duration"])
         if self.error is None and (self.status >= 400 or "choices" not in doc):
             self.fail(doc)
-        for number, choice in enumerate(items(doc, "choices")):
-            self._choice(choice, number)
+        choices = doc.get("choices")
+        if isinstance(choices, list):
+            for number, choice in enumerate(choices):
+                self._choice(choice, number)
 
     def _choice(self, choice: Any, number: int) -> None:
         if not isinstance(choice, dict):

@@ -28,7 +28,7 @@ _MAX_NAMES = 256
 #: No call has more; sums of what is believed must fit into 64 bits everywhere.
 _MOST_TOKENS = 10**10
 #: Integers of one digit (30 bits), as nearly all are, which Python compares without a call.
-_SMALL = 2**30 - 1
+SMALL = 2**30 - 1
 _new, _set = object.__new__, object.__setattr__
 _MAX_CHOICES = 128
 
@@ -36,7 +36,7 @@ _MAX_CHOICES = 128
 def count(value: object) -> int | None:
     """A token count, or ``None`` for anything that can't be one (-9, "12", true, 10**30)."""
     if type(value) is int:
-        if 0 <= value <= _SMALL:
+        if 0 <= value <= SMALL:
             return value
         return value if 0 <= value <= _MOST_TOKENS else None
     if type(value) is float and 0 <= value <= _MOST_TOKENS and value == int(value):
@@ -132,6 +132,11 @@ class Reader:
 
     def add_finish(self, choice: object, reason: object) -> None:
         """How a choice ended, in native words; a later word replaces an earlier one."""
+        if type(choice) is int and type(reason) is str and choice not in self.finish:
+            # The usual: the first word of a choice.
+            if len(self.finish) < _MAX_CHOICES:
+                self.finish[choice] = reason[:64]
+            return
         key = choice if isinstance(choice, int) else 0
         word = reason[:64] if isinstance(reason, str) else None
         if isinstance(reason, int) and not isinstance(reason, bool):
@@ -158,7 +163,8 @@ class Reader:
         if found.get("service_tier") is None:
             found["service_tier"] = self.tier
         found["model_served"] = self.model
-        found["finish_reasons"] = tuple([reason or "" for reason in self.finish.values()])
+        reasons = tuple(self.finish.values())
+        found["finish_reasons"] = tuple([r or "" for r in reasons]) if None in reasons else reasons
         if self.tools:
             found["tool_call_names"] = tuple(self.tools)
         if self.server_tools:
@@ -169,18 +175,11 @@ class Reader:
             found["complete"] = self.ended
         found["retry_after_seconds"] = self.retry_after_seconds
         found["extra"] = self.extra
-        return make_usage(found)
-
-
-def make_usage(found: dict[str, Any]) -> Usage:
-    """A :class:`Usage` of these fields, ``extra`` among them, the others at their defaults.
-
-    One is made for every call: a frozen class's own ``__init__`` sets each field by
-    name through ``object``, which takes ten times as long as taking ``found`` over.
-    """
-    usage = _new(Usage)
-    _set(usage, "__dict__", found)
-    return usage
+        # A frozen class's own __init__ sets each field by name through ``object``, which takes
+        # ten times as long as taking ``found`` over; what is not in it has its default.
+        usage = _new(Usage)
+        _set(usage, "__dict__", found)
+        return usage
 
 
 class QuietReader(Reader):

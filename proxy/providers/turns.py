@@ -40,19 +40,18 @@ def fingerprint(turn: Turn, key: bytes) -> str:
     kind, parts = turn
     said = [kind.encode()]
     for piece in parts:
-        data = _text(piece) if isinstance(piece, str) else _canonical(piece)
+        if isinstance(piece, str):
+            try:
+                data = piece.encode()
+            except UnicodeEncodeError:
+                data = piece.encode("utf-8", "surrogatepass")
+        else:
+            data = _canonical(piece)
         said.append(len(data).to_bytes(8))
         if len(data) > _HASHED_BYTES:
             data = data[: _HASHED_BYTES // 2] + data[-_HASHED_BYTES // 2 :]
         said.append(data)
     return hashlib.blake2b(b"".join(said), digest_size=8, key=key[:64]).hexdigest()
-
-
-def _text(value: str) -> bytes:
-    try:
-        return value.encode()
-    except UnicodeEncodeError:
-        return value.encode("utf-8", "surrogatepass")
 
 
 def _canonical(value: Any) -> bytes:
@@ -274,9 +273,13 @@ def chat_facts(body: dict[str, Any]) -> dict[str, Any]:
     options = body.get("stream_options")
     stream = body.get("stream") is True
     asked = isinstance(options, dict) and options.get("include_usage") is True
-    limit = _whole(body.get("max_completion_tokens"))
+    limit = None
+    if "max_completion_tokens" in body:
+        limit = _whole(body["max_completion_tokens"])
+    if limit is None and "max_tokens" in body:
+        limit = _whole(body["max_tokens"])
     found: dict[str, Any] = {
-        "max_output_tokens": limit if limit is not None else _whole(body.get("max_tokens")),
+        "max_output_tokens": limit,
         "include_usage": asked if stream else None,
     }
     # Few bodies have these.
