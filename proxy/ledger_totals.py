@@ -64,10 +64,12 @@ class Spread:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one value, in the unit of the bounds."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def observe(self, values: Sequence[float]) -> None:
+        """Count values, in the unit of the bounds."""
+        bounds, counts = self.bounds, self.counts
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
 
 
 @dataclass(slots=True)
@@ -118,20 +120,32 @@ class Totals:
         if timing is None:
             full = len(self.timing) >= self._limit // 4
             timing = self.timing.setdefault((provider, OTHER if full else model), Timing())
+        took: list[float] = []
+        began: list[float] = []
+        sources: list[str] = []
+        ends: list[str] = []
+        errors: list[str] = []
         for o in calls:
             (error_type, _, _, _, _, _, _, source, reasons, _, _, _, _, ttft,
              latency) = o[14:29]  # fmt: skip
             if latency is not None:
-                timing.duration.observe(latency)
+                took.append(latency)
             if ttft is not None:
-                timing.ttft.observe(ttft)
-            self.usage_sources[source] += 1
-            for reason in reasons:
-                self._bounded(self.finish_reasons, provider, reason)
+                began.append(ttft)
+            sources.append(source)
+            ends += reasons
             if error_type is not None:
-                self._bounded(self.error_types, provider, error_type)
+                errors.append(error_type)
+        timing.duration.observe(took)
+        timing.ttft.observe(began)
+        self.usage_sources.update(sources)
+        self._bounded(self.finish_reasons, provider, ends)
+        self._bounded(self.error_types, provider, errors)
 
-    def _bounded(self, counter: Counter[tuple[str, str]], provider: str, word: str) -> None:
-        if (provider, word) not in counter and len(counter) >= self._limit // 4:
-            word = OTHER
-        counter[provider, word] += 1
+    def _bounded(
+        self, counter: Counter[tuple[str, str]], provider: str, words: Iterable[str]
+    ) -> None:
+        for word, count in Counter(words).items():
+            if (provider, word) not in counter and len(counter) >= self._limit // 4:
+                word = OTHER
+            counter[provider, word] += count

@@ -131,6 +131,12 @@ class Meter:
             error_type = f"http_{status}"
         if not error_type and usage.complete is False and not any(usage.finish_reasons):
             error_type = "incomplete"
+        if outcome == "cut":
+            action = "cut"
+        elif decision is None:
+            action = "allow"
+        else:
+            action = f"shadow_{decision.would}" if decision.would else decision.kind
         # In the order of its fields: by name it takes four times as long.
         return _new(
             Observation,
@@ -164,7 +170,7 @@ class Meter:
                 ctx.stream,
                 ttft,
                 latency,
-                _action(outcome, decision),
+                action,
                 ctx.trace,
             ),
         )
@@ -195,12 +201,3 @@ class Meter:
         failures = self._runtime.detector_failures[part] = self._runtime.detector_failures[part] + 1
         if failures & (failures - 1) == 0:  # told at 1, 2, 4, 8: it may fail on every call
             _log.exception("part_failed", part=part, failures=failures)
-
-
-def _action(outcome: str, decision: Decision | None) -> str:
-    if outcome == "cut":
-        return "cut"
-    if decision is None:
-        return "allow"
-    would = decision.would
-    return f"shadow_{would}" if would else decision.kind

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detection.types import Usage
 from proxy.http.framing import BODILESS
 from proxy.http.headers import Scanned, without
 from proxy.http.request import Request
@@ -34,11 +33,11 @@ class Answer:
         "_kept",
         "_lines",
         "_names",
-        "_parser",
         "_request",
         "close_delimited",
         "closes",
         "headers",
+        "parser",
         "status",
     )
 
@@ -50,7 +49,8 @@ class Answer:
         self._chunked = False
         self._filter: StreamFilter | None = None
         self._head = self._kept = b""
-        self._parser: UsageParser = response_parser(
+        #: Reads the body's pieces for their usage.
+        self.parser: UsageParser = response_parser(
             request.template.endpoint, request.facts, status, self.headers
         )
 
@@ -109,23 +109,10 @@ class Answer:
             out += b"0\r\n" + tail + b"\r\n"
         return out
 
-    def read(self, data: bytes) -> None:
-        """Read a piece of the body for its usage."""
-        self._parser.feed(data)
-
     @property
     def takes_raw(self) -> bool:
         """May the upstream's own chunks go out, now that the head is out?"""
         return self._chunked and self._filter is None and not self._head
-
-    @property
-    def output_bytes(self) -> int:
-        """Bytes of answer text that were read."""
-        return self._parser.output_bytes
-
-    def usage(self, *, complete: bool) -> Usage:
-        """What was read."""
-        return self._parser.close(complete=complete)
 
     def last_words(self, refusal: Refusal) -> bytes | None:
         """The provider's own error event as the end of a cut stream.

@@ -16,7 +16,7 @@ from proxy.context import RequestContext
 from proxy.http import errors
 from proxy.http.answer import Answer
 from proxy.http.ports import Downstream, Finished, Services
-from proxy.http.record import finished, usage_at_end
+from proxy.http.record import finished, unanswered
 from proxy.http.request import Head, Request
 from proxy.http.upload import Upload
 from proxy.http.upstream import UpstreamConnection
@@ -52,7 +52,12 @@ class Call:
     )
 
     def __init__(
-        self, services: Services, client: Downstream, head: Head, length: int | None
+        self,
+        services: Services,
+        client: Downstream,
+        head: Head,
+        length: int | None,
+        body: bytes | None = None,
     ) -> None:
         self.services = services
         self.head = head
@@ -60,7 +65,7 @@ class Call:
         self.request: Request | None = None
         self.ctx: RequestContext | None = None
         self._client = client
-        self.upload = Upload(head, length)
+        self.upload = Upload(head, length, body)
         self._dispatched = False
         self._connection: UpstreamConnection | None = None
         self._pool_cancel: Callable[[Any], None] | None = None
@@ -128,14 +133,17 @@ class Call:
         """More of a stream: one that passes its limit is cut."""
         decision = self.request.decision if self.request is not None else None
         if decision is not None:
-            refusal = self.services.gate.progress(decision, answer.output_bytes)
+            refusal = self.services.gate.progress(decision, answer.parser.output_bytes)
             if refusal is not None:
                 self.cut(refusal)
 
     def _settle(self, outcome: str, *, complete: bool, status: int | None = None) -> int | None:
         """Record the call with what was read of its answer; its cost where known."""
         answer = self._answer
-        usage = usage_at_end(answer, outcome, complete=complete, sent=self._dispatched)
+        if answer is not None:
+            usage: Usage | None = answer.parser.close(complete=complete)
+        else:
+            usage = unanswered(outcome) if self._dispatched else None
         if outcome == "client_disconnected" and usage is not None and usage.complete:
             outcome = ""  # SDKs hang up at a stream's last event, before the transport's own end
         status = status or (answer.status if answer is not None else 499)
@@ -174,7 +182,7 @@ class Call:
         if self._connection is None or self._answer is None:
             return True
         body, between = self._connection.rest()
-        self._answer.read(body)
+        self._answer.parser.feed(body)
         return between
 
     def _too_large(self) -> None:

@@ -190,10 +190,9 @@ class ClientConnection(Link):
 
     def _take_whole(self, head: Head, body: bytes) -> None:
         """A call whose head is known and whose body is here."""
-        exchange = Exchange(self._server.services, self, head, len(body))
+        exchange = Exchange(self._server.services, self, head, len(body), body)
         self.deadline = NEVER
         self._exchanges.append(exchange)
-        exchange.upload.take_whole(body)
         if len(self._exchanges) == 1:
             exchange.start()
             if not self._exchanges:

@@ -134,22 +134,23 @@ class Exchange(Call):
         if request is None:
             return
         upload = self.upload
-        read_body(services, request, upload.held())
+        body = upload.held()
+        read_body(services, request, body)
         decision = services.gate.admit(request.ctx)
         services.runtime.overhead_seconds.observe(time.perf_counter() - began)
         if decision.kind == "wait":
             services.gate.wait(request.ctx, decision, self._decided_later)
         else:
-            self._decided(decision)
+            self._decided(decision, body)
 
     def _decided_later(self, decision: Decision) -> None:
         try:
-            self._decided(decision)
+            self._decided(decision, self.upload.held())
         except Exception as error:
             self.broke(error)
 
-    def _decided(self, decision: Decision) -> None:
-        """Admission has answered."""
+    def _decided(self, decision: Decision, body: bytes) -> None:
+        """Admission has answered; ``body`` is what is held."""
         request = self.request
         if request is None:
             return
@@ -161,7 +162,6 @@ class Exchange(Call):
             self._turn_away(decision.refusal, decision.kind, decision.headers)
             return
         upload = self.upload
-        body = upload.held()
         self._path = request.template.route.path
         if not upload.streaming:
             self._path, body = upstream_body(request, body, decision.model)
@@ -208,10 +208,9 @@ class Exchange(Call):
             self._connection = None
             self._turn_away(refused.refusal, refused.refusal.kind)
             return
-        connection.start(self, head + upload.first(keep=self.method in _IDEMPOTENT))
-        if upload.done:
-            connection.expect_answer()
-        else:
+        first = upload.first(keep=self.method in _IDEMPOTENT)
+        connection.start(self, head + first, upload.done)
+        if not upload.done:
             self._client.resume()
 
     def on_answer_head(self, status: int, reason: bytes, headers: Scanned) -> None:
@@ -243,12 +242,12 @@ class Exchange(Call):
                 if out:
                     self._client.send(out)
             if data:
-                answer.read(data)
+                answer.parser.feed(data)
                 self._progress(answer)
             return
         self._connection = None
         if data:
-            answer.read(data)
+            answer.parser.feed(data)
         # Counted before the client sees the end, so that no call that it saw whole is lost.
         cost_nano_usd = self._settle("", complete=True)
         if (
@@ -280,14 +279,14 @@ class Exchange(Call):
             return
         if done:
             self._connection = None
-            answer.read(body)
+            answer.parser.feed(body)
             # Counted before the client sees the end, so that no call that it saw whole is lost.
             self._settle("", complete=True)
             self._client.send(raw)
             self._finish(reusable=not answer.closes)
             return
         self._client.send(raw)
-        answer.read(body)
+        answer.parser.feed(body)
         self._progress(answer)
 
     def on_switched(self, headers: RawHeaders, rest: bytes) -> None:

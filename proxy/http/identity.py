@@ -154,8 +154,6 @@ def trace_of(headers: Mapping[str, str]) -> str | None:
 def completed(head: Identity, facts: RequestFacts) -> Identity:
     """What the head says, and what it left open filled from the body; the tags stay shared."""
     metadata = facts.metadata
-    if not (metadata or facts.user or facts.session):
-        return head
     return replace(
         head,
         user=head.user or _soft(facts.user),
@@ -245,7 +243,10 @@ class NameCap:
         self._wanted = wanted
         self._monotonic = monotonic
         self._hour_began = monotonic()
-        self._seen: dict[str, set[str]] = {}
+        #: Names of agents and models that are told as they are: asked for at every call.
+        self.agents: set[str] = set()
+        self.models: set[str] = set()
+        self._seen = {"agent": self.agents, "model": self.models}
 
     def told(self, dimension: str, name: str | None) -> str | None:
         """The name itself, or ``other`` when the dimension is full."""

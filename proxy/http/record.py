@@ -15,14 +15,10 @@ from proxy.providers.base import Headers
 _new = tuple.__new__
 
 
-def usage_at_end(
-    answer: Answer | None, outcome: str, *, complete: bool, sent: bool
-) -> Usage | None:
-    """What a call used; ``None`` where the provider was never asked or never began."""
-    if answer is not None:
-        return answer.usage(complete=complete)
-    if sent and outcome in ("client_disconnected", "cut"):
-        # Sent, not answered: the provider may bill the prompt, so it is estimated.
+def unanswered(outcome: str) -> Usage | None:
+    """What a call used that was sent and not answered; ``None`` where the provider never began."""
+    if outcome in ("client_disconnected", "cut"):
+        # The provider may bill the prompt, so it is estimated.
         return Usage(source="unknown", complete=False)
     return None
 

@@ -282,15 +282,18 @@ def read_body(services: Services, request: Request, body: bytes) -> None:
         kind, key = template.content_type, services.fingerprint_key
         facts = read_request(endpoint, body, kind, key, encoding)
         request.facts = facts
-    identity, names = completed(template.identity, facts), services.names
+    identity, names = template.identity, services.names
+    if facts.metadata or facts.user or facts.session:
+        identity = completed(identity, facts)
     project = identity.project
     if request.caller is not None and request.caller.project:
         project = request.caller.project
     model = request.model_sent = facts.model or endpoint.model
     ctx.facts = facts
-    ctx.model = names.told("model", model)
+    ctx.model = model if model in names.models else names.told("model", model)
     ctx.stream = facts.stream or endpoint.streams
-    ctx.agent = names.told("agent", identity.agent or identity.program)
+    agent = identity.agent or identity.program
+    ctx.agent = agent if agent in names.agents else names.told("agent", agent)
     if project:
         ctx.project = names.told("project", project)
     if identity.user:

@@ -21,20 +21,15 @@ class Upload:
 
     __slots__ = ("_pieces", "declared", "declares", "done", "length", "received", "streaming")
 
-    def __init__(self, head: Head, declared: int | None) -> None:
+    def __init__(self, head: Head, declared: int | None, body: bytes | None = None) -> None:
+        """``body``: all of it, where it is here before the call is started."""
         self.declared = declared
         self.declares = declared is not None or "transfer-encoding" in head.headers
-        self.received = 0
-        self.done = False
         self.streaming = False
         self.length: int | None = NO_BODY
-        self._pieces: list[bytes] = []
-
-    def take_whole(self, body: bytes) -> None:
-        """All of it at once, before the call is started."""
-        self.received = len(body)
-        self._pieces = [body] if body else []
-        self.done = True
+        self._pieces: list[bytes] = [body] if body else []
+        self.received = len(body) if body else 0
+        self.done = body is not None
 
     def enough(self, most: int) -> bool:
         """Is there as much as is looked into? ``most`` in bytes."""
@@ -59,7 +54,8 @@ class Upload:
 
     def first(self, *, keep: bool) -> bytes:
         """What goes out with the head. ``keep``: it may have to go out once more."""
-        data = self.held()
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if not keep:
             self._pieces = []
         if self.length is None:

@@ -80,6 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_pool",
         "_reason",
         "_relay",
+        "_response_seconds",
         "_seen_head",
         "_status",
         "_trailers",
@@ -102,6 +103,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.tunnel = False
         self._held = False
         self._idle_seconds = pool.settings.idle_timeout_seconds
+        self._response_seconds = pool.settings.response_timeout_seconds
         self._keep_alive_seconds = pool.settings.keepalive_seconds
         self._parser = httptools.HttpResponseParser(self)
         self._reset()
@@ -124,12 +126,13 @@ class UpstreamConnection(asyncio.Protocol):
 
     # -- what a call does with it ------------------------------------------------
 
-    def start(self, handler: AnswerHandler, head: bytes) -> None:
-        """Take the connection for one call and send the request's head."""
+    def start(self, handler: AnswerHandler, data: bytes, whole: bool = False) -> None:
+        """Take the connection for one call and send the request, ``whole`` or its beginning."""
         self.handler = handler
-        self.deadline = NEVER
         self._held = False
-        self.write(head)
+        if self.transport is not None:
+            self._outbox.send(self.transport, data)
+        self.deadline = self._pool.loop.time() + self._response_seconds if whole else NEVER
 
     def write(self, data: bytes) -> None:
         """Send a piece of the request's body."""
@@ -139,7 +142,7 @@ class UpstreamConnection(asyncio.Protocol):
     def expect_answer(self) -> None:
         """The request is out: from now the answer's deadline runs."""
         if not self._seen_head:
-            self.deadline = self._pool.loop.time() + self._pool.settings.response_timeout_seconds
+            self.deadline = self._pool.loop.time() + self._response_seconds
 
     def pause(self) -> None:
         """Stop reading: the client is slow. No deadline runs meanwhile."""
@@ -427,7 +430,6 @@ class UpstreamConnection(asyncio.Protocol):
             handler.on_upstream_failure(failure)
 
     def _touch(self) -> None:
-        settings = self._pool.settings
         self.deadline = self._pool.loop.time() + (
-            self._idle_seconds if self._seen_head else settings.response_timeout_seconds
+            self._idle_seconds if self._seen_head else self._response_seconds
         )
