@@ -344,7 +344,7 @@ class App:
         """Take new settings; ports, store and folders stay as they were started."""
         settings = self._overrides(settings)
         old, self.settings = self.settings, settings
-        self.services.settings = settings.server
+        self.services.configure(settings.server)
         self.services.router = Router(settings.all_upstreams)
         self.background.once("aws-credentials", self.signer.refresh())
         self.pricer.configure(settings.pricing)

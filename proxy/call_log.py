@@ -34,7 +34,7 @@ class CallLog:
 
     def observe(self, call: Observation) -> None:
         """Log one call."""
-        failed = call.error_type is not None
+        failed = call[14] is not None
         if not failed and not self._debug:
             return
         second = int(self._monotonic())

@@ -38,7 +38,7 @@ class RequestContext:
     model: str | None = None
     stream: bool = False
     metered: bool = True
-    facts: RequestFacts = NO_FACTS
+    facts: RequestFacts = field(default_factory=lambda: NO_FACTS)
     virtual_key: str | None = None
     received_at: float = 0.0
     trace: str | None = None

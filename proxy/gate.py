@@ -280,7 +280,7 @@ class Gate:
         estimate = None
         if plan.prices:
             estimate = decision.estimate = self.estimator.estimate(ctx)
-            decision.output_tokens = estimate.output_tokens
+            decision.output_tokens = estimate[3]
             for cap in plan.caps:
                 refused = self._check_cap(cap, estimate, decision)
                 if refused is not None:

@@ -48,7 +48,7 @@ _who = itemgetter(*map(Observation._fields.index, _WHO))  # by place: thrice as 
 
 def identity_of(o: Observation) -> Identity:
     """Calls of one identity, but for the client, count in the same series."""
-    return (*_who(o), *o.tags.items()) if o.tags else _who(o)
+    return (*_who(o), *tags.items()) if (tags := o[7]) else _who(o)
 
 
 class Ledger:
@@ -130,7 +130,7 @@ class Ledger:
         """What calls add, per shard; to the totals too, unless they are old records."""
         cells: dict[tuple[int, Identity], list[Observation]] = {}
         for o in calls:
-            cell = int(o.ts // BUCKET_SECONDS), identity_of(o)
+            cell = int(o[0] // BUCKET_SECONDS), identity_of(o)
             same = cells.get(cell)
             if same is None:
                 cells[cell] = [o]

@@ -104,7 +104,7 @@ class Meter:
                 self._failed("listener")
         key = ctx.key
         if headers and key is not None:
-            provider, now = ctx.provider, observation.ts
+            provider, now = ctx.provider, observation[0]
             try:
                 self._limits.note(provider, key, headers, now)
                 if usage is not None and usage.retry_after_seconds:

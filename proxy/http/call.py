@@ -6,8 +6,8 @@ answered once. Must never: decide whether a call may pass, or read its answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import structlog
 
@@ -27,6 +27,12 @@ _log = structlog.get_logger("tokenweir.http")
 _BROKE = Refusal("internal", "the proxy failed on this call; its log says where")
 
 
+class Line(Protocol):
+    """Where a call waits for a connection."""
+
+    def cancel(self, handler: Any, /) -> None: ...
+
+
 class Call:
     """One call. ``length`` is the declared length of its body in bytes."""
 
@@ -38,7 +44,7 @@ class Call:
         "_dispatched",
         "_done",
         "_path",
-        "_pool_cancel",
+        "_pool",
         "_recorded",
         "_retried",
         "_tunnel",
@@ -68,7 +74,7 @@ class Call:
         self.upload = Upload(head, length, body)
         self._dispatched = False
         self._connection: UpstreamConnection | None = None
-        self._pool_cancel: Callable[[Any], None] | None = None
+        self._pool: Line | None = None
         self._path = ""
         self._answer: Answer | None = None
         self._recorded: tuple[Finished, Observation] | None = None
@@ -159,7 +165,7 @@ class Call:
         if observation is None:
             return None
         self._recorded = (call, observation)
-        return observation.cost_nano_usd
+        return observation[20]  # cost_nano_usd: by place, as in the other steps of every call
 
     def _tunnel_ended(self, usage: Usage, outcome: str) -> None:
         self._connection = None
@@ -173,8 +179,8 @@ class Call:
             between = self._read_rest()
             self._connection.abandon()
             self._connection = None
-        elif self._pool_cancel is not None:
-            self._pool_cancel(self)
+        elif self._pool is not None:
+            self._pool.cancel(self)
         return between
 
     def _read_rest(self) -> bool:
@@ -228,4 +234,5 @@ class Call:
             services.runtime.inflight -= 1
         recorded, self._recorded = self._recorded, None
         if recorded is not None:
-            services.meter.judge(*recorded)
+            call, observation = recorded
+            services.meter.judge(call, observation)

@@ -342,7 +342,7 @@ class ClientConnection(Link):
 
     def _rest(self) -> None:
         self._head_bytes = 0
-        self.deadline = self._loop.time() + self._server.settings.idle_timeout_seconds
+        self.deadline = self._loop.time() + self._server.services.idle_timeout_seconds
         if self._server.draining:
             self.close_after()
 

@@ -49,8 +49,8 @@ class Exchange(Call):
             return
         self.request = request
         self.ctx = request.ctx
-        upload, limits = self.upload, services.settings
-        if upload.declared is not None and upload.declared > limits.max_body_bytes:
+        upload = self.upload
+        if upload.declared is not None and upload.declared > services.max_body_bytes:
             self._too_large()
             return
         if "expect" in self.head.headers and "100" in self.head.headers["expect"]:
@@ -176,7 +176,7 @@ class Exchange(Call):
         pool = template.pool
         if pool is None or pool.retired:
             pool = template.pool = self.services.pools.of(template.route.destination)
-        self._pool_cancel = pool.cancel
+        self._pool = pool
         connection = pool.acquire(self)
         if connection is not None:
             self.on_connected(connection)
@@ -220,7 +220,7 @@ class Exchange(Call):
             return
         answer = self._answer = Answer(request, status, headers)
         extra = [] if request.decision is None else list(request.decision.headers)
-        if self.services.settings.response_headers:
+        if self.services.response_headers:
             extra.append(("x-tokenweir-request-id", request.ctx.id))
         answer.begin(reason, extra, close=self._must_close())
 
@@ -236,7 +236,7 @@ class Exchange(Call):
             monotonic = self.services.monotonic
             request.first_byte_at = monotonic()
         if not done:
-            if not (self.services.settings.response_headers and answer.keep(data)):
+            if not (self.services.response_headers and answer.keep(data)):
                 out = answer.pass_on(data, done, trailers)
                 self.started = True
                 if out:
@@ -250,11 +250,7 @@ class Exchange(Call):
             answer.parser.feed(data)
         # Counted before the client sees the end, so that no call that it saw whole is lost.
         cost_nano_usd = self._settle("", complete=True)
-        if (
-            not self.started
-            and cost_nano_usd is not None
-            and self.services.settings.response_headers
-        ):
+        if not self.started and cost_nano_usd is not None and self.services.response_headers:
             answer.add("x-tokenweir-cost-usd", f"{cost_nano_usd / 1e9:.9f}")
         out = answer.pass_on(data, done, trailers)
         self.started = True

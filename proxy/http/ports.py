@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Iterable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from detection.types import Observation, Series, Usage
@@ -127,6 +127,20 @@ class Services:
     new_id: Callable[[], str]
     monotonic: Callable[[], float]
     running: RunningCalls
+    # What every call asks of the settings, which look each name up anew.
+    response_headers: bool = field(init=False)
+    max_body_bytes: int = field(init=False)
+    idle_timeout_seconds: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.configure(self.settings)
+
+    def configure(self, settings: ServerSettings) -> None:
+        """Take new settings."""
+        self.settings = settings
+        self.response_headers = settings.response_headers
+        self.max_body_bytes = settings.max_body_bytes
+        self.idle_timeout_seconds = settings.idle_timeout_seconds
 
 
 class Cuttable(Protocol):

@@ -61,6 +61,10 @@ def items(doc: object, name: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+#: All fields of a usage of which nothing is told.
+_UNTOLD = dict(vars(Usage()))
+
+
 class Reader:
     """Gathers what one response says. A family overrides ``document`` and ``event``."""
 
@@ -72,14 +76,15 @@ class Reader:
 
     model: str | None = None
     native: dict[str, Any] | None = None
-    error: CallError | None = None
     ended = False
-    tier: str | None = None
     text_bytes = 0
     status = 200
-    retry_after_seconds: float | None = None
 
     def __init__(self) -> None:
+        # Not of the class, where the interpreter finds them slowly: each answer is asked for them.
+        self.error: CallError | None = None
+        self.tier: str | None = None
+        self.retry_after_seconds: float | None = None
         self.finish: dict[Any, str | None] = {}
         self.tools: list[str] = []
         self.server_tools: list[str] = []
@@ -148,19 +153,19 @@ class Reader:
 
     def usage(self, *, complete: bool, streamed: bool) -> Usage:
         """All of it, as one value."""
-        found: dict[str, Any] = {}
+        found = _UNTOLD.copy()
         if self.native is not None:
-            found = self.counts(self.native)
+            found.update(self.counts(self.native))
             self.extra["native_usage"] = self.native
             if found.get("cached_audio_tokens"):
                 self.extra["cached_audio_tokens"] = found["cached_audio_tokens"]
         if (
-            found.get("input_tokens") is not None
-            or found.get("output_tokens") is not None
-            or found.get("total_tokens") is not None
+            found["input_tokens"] is not None
+            or found["output_tokens"] is not None
+            or found["total_tokens"] is not None
         ):
             found["source"] = "reported"
-        if found.get("service_tier") is None:
+        if found["service_tier"] is None:
             found["service_tier"] = self.tier
         found["model_served"] = self.model
         reasons = tuple(self.finish.values())
@@ -176,7 +181,7 @@ class Reader:
         found["retry_after_seconds"] = self.retry_after_seconds
         found["extra"] = self.extra
         # A frozen class's own __init__ sets each field by name through ``object``, which takes
-        # ten times as long as taking ``found`` over; what is not in it has its default.
+        # ten times as long as taking ``found`` over.
         usage = _new(Usage)
         _set(usage, "__dict__", found)
         return usage

@@ -281,6 +281,10 @@ def chat_facts(body: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "max_output_tokens": limit,
         "include_usage": asked if stream else None,
+        # Not left to the class, where the interpreter finds them slowly.
+        "choices": 1,
+        "user": None,
+        "session": None,
     }
     # Few bodies have these.
     if "n" in body:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from detection.contrib import Recorder
 from detection.types import Mode, Observation
 from proxy.gate_counters import Counters
@@ -70,6 +72,13 @@ def test_the_recorder_takes_the_right_fields() -> None:
     assert cell.cost_nano_usd == 13
     record(recorder, CALL._replace(action="block"))
     assert [c.requests for c in recorder.snapshot().cells()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("place", "field"), [(0, "ts"), (7, "tags"), (14, "error_type"), (20, "cost_nano_usd")]
+)
+def test_single_fields_stand_where_they_are_taken(place: int, field: str) -> None:
+    assert Observation._fields[place] == field
 
 
 def test_the_gate_settles_by_the_right_fields() -> None:
