@@ -37,6 +37,8 @@ NOT_OWN = frozenset((408, 409, 425, 429))
 SHARED_LEAST = 3
 #: No call costs a million dollars or has a million billion tokens.
 MOST = 10**15
+#: Integers of one digit (30 bits), which the interpreter compares without a call.
+SMALL = 2**30 - 1
 ROOM = 16
 LATEST = 6
 SUSPECT_SECONDS = 6 * 3600.0
@@ -102,12 +104,12 @@ class Lane:
                 else error_type not in NOT_FAILURES
             ) and (not throttled)
             if cost is not None:
-                if cost.__class__ is not int or not 0 <= cost <= MOST:
+                if cost.__class__ is not int or cost < 0 or cost > SMALL:
                     cost = _whole(cost)
                 cell.cost += cost
             if input_tokens is not None or output_tokens is not None:
                 tokens = (input_tokens or 0) + (output_tokens or 0)
-                if tokens.__class__ is not int or not 0 <= tokens <= MOST:
+                if tokens.__class__ is not int or tokens < 0 or tokens > SMALL:
                     tokens = _whole(tokens)
                 cell.tokens += tokens
             if finish:

@@ -34,17 +34,17 @@ class KnownAnswer:
     """A parsed answer's head, with its bytes."""
 
     __slots__ = (
-        "_head_bytes",
         "_length_at",
         "_length_start",
         "_lines",
         "_places",
         "_starts",
-        "_text",
-        "_whole_bytes",
+        "head_bytes",
         "headers",
         "reason",
         "status",
+        "text",
+        "whole_bytes",
     )
 
     def __init__(
@@ -65,14 +65,12 @@ class KnownAnswer:
         self._measure()
 
     def _measure(self) -> None:
-        self._text = b"\r\n".join(self._lines) + b"\r\n\r\n"
-        self._head_bytes = len(self._text)
-        self._whole_bytes = self._head_bytes + int(self.headers[0][_LENGTH])
+        self.text = b"\r\n".join(self._lines) + b"\r\n\r\n"
+        self.head_bytes = len(self.text)
+        self.whole_bytes = self.head_bytes + int(self.headers[0][_LENGTH])
 
     def again(self, data: bytes) -> tuple[KnownAnswer, bytes] | None:
         """This head, perhaps with other values, and the body, where ``data`` is just that."""
-        if len(data) == self._whole_bytes and data.startswith(self._text):
-            return self, data[self._head_bytes :]
         end = data.find(b"\r\n\r\n", 0, _MOST_HEAD_BYTES)
         if end < 0:
             return None
@@ -118,6 +116,8 @@ class KnownAnswers:
         known = self._known
         if known is None:
             return None
+        if len(data) == known.whole_bytes and data.startswith(known.text):
+            return known, data[known.head_bytes :]
         found = known.again(data)
         if found is not None:
             self._known = found[0]

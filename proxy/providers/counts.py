@@ -38,14 +38,15 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
     top-level ``reasoning_tokens`` Perplexity; ``cache_read_input_tokens`` Baseten.
     """
     taken = native.get
-    # Nearly all are small integers, for which nothing is called.
+    # Nearly all are small integers, for which nothing is called, and whose comparison with one
+    # bound at a time the interpreter knows to shorten.
     given = taken("prompt_tokens")
-    if type(given) is not int or not 0 <= given <= SMALL:
+    if type(given) is not int or given < 0 or given > SMALL:
         given = count(given)
         if given is None:
             given = count(taken("input_tokens"))
     made = taken("completion_tokens")
-    if type(made) is not int or not 0 <= made <= SMALL:
+    if type(made) is not int or made < 0 or made > SMALL:
         made = count(made)
         if made is None:
             made = count(taken("output_tokens"))
@@ -64,8 +65,9 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
     if isinstance(before, dict):
         for name, value in before.items():
             if name in _BEFORE:
-                small = type(value) is int and 0 <= value <= SMALL
-                found[_BEFORE[name]] = value if small else count(value)
+                if type(value) is not int or value < 0 or value > SMALL:
+                    value = count(value)
+                found[_BEFORE[name]] = value
         if "cache_creation_tokens" in before and "cache_write_tokens" not in before:
             found["cache_write_tokens"] = count(before["cache_creation_tokens"])
         if "cached_tokens_details" in before:
@@ -74,8 +76,9 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
     if isinstance(after, dict):
         for name, value in after.items():
             if name in _AFTER:
-                small = type(value) is int and 0 <= value <= SMALL
-                found[_AFTER[name]] = value if small else count(value)
+                if type(value) is not int or value < 0 or value > SMALL:
+                    value = count(value)
+                found[_AFTER[name]] = value
     if found.get("cached_input_tokens") is None:
         for name in _CACHED:
             if name in native and (cached := count(native[name])) is not None:
@@ -88,7 +91,7 @@ def compatible_counts(native: dict[str, Any]) -> dict[str, Any]:
     if reasoning is None and "reasoning_tokens" in native:
         reasoning = found["reasoning_tokens"] = count(native["reasoning_tokens"])
     total = taken("total_tokens")
-    if type(total) is not int or not 0 <= total <= SMALL:
+    if type(total) is not int or total < 0 or total > SMALL:
         total = count(total)
     if reasoning and given is not None and made is not None and given + made + reasoning == total:
         # xAI and some hosts count reasoning beside the completion, not in it.

@@ -21,11 +21,14 @@ from proxy.providers.turns import chat_facts, chat_turn
 _CONTENT = b'"content":"'
 
 
+_begin = Reader.__init__
+
+
 class CompatibleReader(Reader):
     """Chat completions and their kin."""
 
     def __init__(self, *, judged: bool = True) -> None:
-        Reader.__init__(self)  # not by super(), which costs a short answer more than all of this
+        _begin(self)  # not by super(), which costs a short answer more than all of this
         self.judged = judged
         self._calls: dict[Any, str] = {}
 
