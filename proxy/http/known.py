@@ -13,32 +13,44 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from proxy.http.headers import HOP_BY_HOP, changed
+from proxy.http.identity import names_nobody
 from proxy.http.request import Head
 
 _LENGTH = "content-length"
 #: Fields whose values decide about framing, the connection or the route.
 _FIXED = HOP_BY_HOP | {"expect", "host", "user-agent"}
 _MOST_DIGITS = 10
+_new = object.__new__
 
 
 class _Place(NamedTuple):
-    """A field of a known head, and where :class:`Head` has it."""
+    """A field of a known head, where :class:`Head` has it, and whether it says who calls."""
 
     name: str
-    raw: int
     passed: int
+    names_caller: bool
 
 
 class KnownHead:
     """A head that was parsed, with its bytes."""
 
-    __slots__ = ("_after", "_before", "_length_at", "_lines", "_places", "_starts", "head")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_length_at",
+        "_length_start",
+        "_lines",
+        "_places",
+        "_starts",
+        "head",
+    )
 
     def __init__(self, text: bytes, head: Head, length_at: int, length: slice) -> None:
         self.head = head
         self._before, self._after = text[: length.start], text[length.stop :] + b"\r\n\r\n"
         self._lines = text.split(b"\r\n")
         self._length_at = length_at
+        self._length_start = _start(self._lines[length_at])
         self._starts: list[bytes | None] | None = None
         self._places: list[_Place | None] = []
 
@@ -67,19 +79,25 @@ class KnownHead:
         fields = changed(lines, self._lines, starts)
         if fields is None:
             return None
-        at = self._length_at
-        start, digits = _split(lines[at])
+        at, start = self._length_at, self._length_start
         body = data[end + 4 :]
-        if start != _split(self._lines[at])[0] or digits != b"%d" % len(body):
+        digits = b"%d" % len(body)
+        if lines[at] != start + digits:
             return None
-        values: list[tuple[int, int, str, bytes]] = []
+        values: list[tuple[int, str, bytes]] = []
+        same_caller = True
         for i in fields:
             place = self._places[i]
             if place is not None:
-                values.append((place.raw, place.passed, place.name, lines[i]))
-        head = Head.varied(self.head, values)
-        before = len(b"\r\n".join(lines[:at])) + 2 + len(start)
-        known = KnownHead(data[:end], head, at, slice(before, before + len(digits)))
+                name, passed, names_caller = place
+                values.append((passed, name, lines[i]))
+                same_caller = same_caller and not names_caller
+        known = _new(KnownHead)
+        known.head = Head.varied(self.head, values, same_caller=same_caller)
+        # The name of the length stands at the beginning of one line alone: it was parsed.
+        begin = data.index(b"\r\n" + start) + 2 + len(start)
+        known._before, known._after = data[:begin], data[begin + len(digits) : end + 4]
+        known._lines, known._length_at, known._length_start = lines, at, start
         known._starts, known._places = starts, self._places
         return known, body
 
@@ -90,21 +108,22 @@ class KnownHead:
         names = [line.partition(b":")[0].decode("latin-1").lower() for line in self._lines]
         passed = {line: n for n, (_, line) in enumerate(self.head.passed)}
         for i, line in enumerate(self._lines[1:], 1):
-            start, name = _split(line)[0], names[i]
+            start, name = _start(line), names[i]
             usable = start.endswith(b": ") and name not in _FIXED and names.count(name) == 1
             place = None
             if usable and name != _LENGTH and line in passed:
-                place = _Place(name, i - 1 - (i > self._length_at), passed[line])
+                names_caller = name == "content-type" or not names_nobody(name)
+                place = _Place(name, passed[line], names_caller)
             self._places.append(place)
             starts.append(start if place is not None or i == self._length_at else None)
         self._starts = starts
         return starts
 
 
-def _split(line: bytes) -> tuple[bytes, bytes]:
-    """A field's bytes up to its value, and its value."""
-    name, colon, value = line.partition(b": ")
-    return name + colon, value
+def _start(line: bytes) -> bytes:
+    """A field's bytes up to its value."""
+    name, colon, _ = line.partition(b": ")
+    return name + colon
 
 
 def known_head(data: bytes, head: Head) -> KnownHead | None:

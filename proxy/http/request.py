@@ -25,7 +25,6 @@ from proxy.http.identity import (
     IdentityError,
     completed,
     credential_of,
-    names_nobody,
     read_head,
     real_address,
     trace_of,
@@ -42,6 +41,8 @@ _BODY_METHODS = frozenset(("POST", "PUT", "PATCH"))
 #: Fields that the upstream's head gets anew.
 _OURS = frozenset(("expect", "host", "content-length"))
 _new = object.__new__
+#: The fields of a head that no parser has read.
+_UNREAD: RawHeaders = []
 _UNSIGNABLE = "a body over server.inspect_body_bytes can't be signed for AWS"
 
 
@@ -79,24 +80,23 @@ class Head:
         self.same_caller = False
 
     @classmethod
-    def varied(cls, like: Head, fields: Iterable[tuple[int, int, str, bytes]]) -> Head:
+    def varied(
+        cls, like: Head, fields: Iterable[tuple[int, str, bytes]], *, same_caller: bool
+    ) -> Head:
         """A head with other values in some fields.
 
-        Each is told by its place in ``raw``, its place among the lines that are passed
-        on, its name in lower case, and its whole line.
+        Each is told by its place among the lines that are passed on, its name in lower
+        case, and its whole line. ``same_caller``: none names the caller, but for the credential.
         """
-        head = object.__new__(cls)
+        head = _new(cls)
         head.method, head.target, head.minor_version = like.method, like.target, like.minor_version
-        raw, found, passed = list(like.raw), dict(like.headers), list(like.passed)
-        same = like.template is not None or like.same_caller
-        for at, place, name, line in fields:
-            value = line[len(name) + 2 :]
-            raw[at] = (raw[at][0], value)
-            found[name] = value.decode("latin-1")
+        found, passed = like.headers.copy(), like.passed.copy()
+        for place, name, line in fields:
+            found[name] = line[len(name) + 2 :].decode("latin-1")
             passed[place] = (name, line)
-            same = same and names_nobody(name) and name != "content-type"
-        head.raw, head.headers, head.passed = raw, found, passed
-        head.template, head.kin, head.same_caller = None, like.template or like.kin, same
+        head.raw, head.headers, head.passed = _UNREAD, found, passed
+        head.template, head.kin = None, like.template or like.kin
+        head.same_caller = same_caller and (like.template is not None or like.same_caller)
         return head
 
     @property
@@ -129,6 +129,8 @@ class Template:
     upstream_head: bytes | None = None
     #: Where its calls go, as long as that is in use.
     pool: OriginPool | None = None
+    #: What its calls begin with on their way there.
+    first_line: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -226,6 +228,9 @@ def _by_credential(services: Services, kin: Template, headers: dict[str, str]) -
         kin.must_close,
         kin.wants_websocket,
         kin.content_type,
+        None,
+        kin.pool,
+        kin.first_line,
     )
 
 
@@ -348,18 +353,21 @@ def upstream_head(
 
 def _fields_to_send(services: Services, request: Request, path: str, body: bytes | None) -> bytes:
     """The request line and the fields that go on, without those that frame the body."""
-    head, route = request.head, request.route
+    head, template = request.head, request.template
+    route, credential = template.route, template.identity.credential
     drop = _OURS
     if request.asked_for_usage:
         # Its extra chunk has to be taken out again, which a compressed stream does not allow.
         drop = _OURS | {"accept-encoding"}
-    target = route.target(path)
-    fields = [line for line in head.passed if line[0] not in drop]
-    credential = request.template.identity.credential
-    if request.template.signs:
+    fields = head.passed
+    if template.signs:
         if body is None:
             raise RefusedError(Refusal("too_large", _UNSIGNABLE))
-        fields = services.signer.sign(fields, head.method, route, target, body)
+        target = route.target(path)
+        # The signature is over these.
+        kept = [field for field in fields if field[0] not in drop]
+        fields = services.signer.sign(kept, head.method, route, target, body)
+        first = _first_line(head, route, target)
     elif request.ctx.virtual_key is not None and credential is not None:
         key = route.destination.settings.api_key
         if key is None:
@@ -372,8 +380,24 @@ def _fields_to_send(services: Services, request: Request, path: str, body: bytes
                 )
             )
         fields, target = swapped(
-            fields, target, credential, key.get_secret_value(), request.ctx.wire
+            fields, route.target(path), credential, key.get_secret_value(), request.ctx.wire
         )
-    first = f"{head.method} {target} HTTP/1.1\r\nHost: {route.destination.origin.authority}"
-    lines = [first.encode("latin-1"), *(line for _, line in fields), b""]
+        first = _first_line(head, route, target)
+    elif path != route.path:
+        first = _first_line(head, route, route.target(path))
+    else:
+        if template.first_line is None:
+            template.first_line = _first_line(head, route, route.target())
+        first = template.first_line
+    lines = [first]
+    for name, line in fields:
+        if name not in drop:
+            lines.append(line)
+    lines.append(b"")
     return b"\r\n".join(lines)
+
+
+def _first_line(head: Head, route: Route, target: str) -> bytes:
+    """The request line, and the Host."""
+    first = f"{head.method} {target} HTTP/1.1\r\nHost: {route.destination.origin.authority}"
+    return first.encode("latin-1")
