@@ -184,7 +184,7 @@ class Reading:
     failed: int
 
 
-def script(peer: Peer, *, stream: bool) -> str:
+def script(peer: Peer, *, stream: bool, at_once: bool = False) -> str:
     """What wrk sends: 1.5 KB, no two alike."""
     headers = {
         "Content-Type": "application/json",
@@ -194,6 +194,8 @@ def script(peer: Peer, *, stream: bool) -> str:
         **peer.headers,
     }
     usage = ',"stream":true,"stream_options":{"include_usage":true}' if stream else ""
+    if at_once:
+        usage += ',"seed":1'
     start = (
         f'{{"model":"gpt-4o-mini"{usage},"max_tokens":200,"messages":[{{"role":"system","content":"'
         + "You are a helpful assistant. " * 42
@@ -208,11 +210,18 @@ def script(peer: Peer, *, stream: bool) -> str:
 
 
 def wrk(
-    peer: Peer, pid: int, *, connections: int, seconds: float, stream: bool, cpu: int
+    peer: Peer,
+    pid: int,
+    *,
+    connections: int,
+    seconds: float,
+    stream: bool,
+    cpu: int,
+    at_once: bool = False,
 ) -> Reading:
-    """Drive a peer and read what it cost."""
+    """Drive a peer and read what it cost. ``at_once``: the upstream paces no stream."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write(script(peer, stream=stream))
+        file.write(script(peer, stream=stream, at_once=at_once))
         file.flush()
         scheme = "https" if peer.tls else "http"
         command = [*pinned(cpu), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency"]

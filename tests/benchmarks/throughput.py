@@ -112,6 +112,9 @@ def measure(
         for level in levels:
             figures[f"json@{level}"] = wrk(peer, pid, connections=level, stream=False, **options)
         figures["sse@32"] = wrk(peer, pid, connections=32, stream=True, **options)
+        figures["sse-at-once@32"] = wrk(
+            peer, pid, connections=32, stream=True, at_once=True, **options
+        )
         figures["loaded_megabytes"] = memory_megabytes(pid)
     return figures
 
@@ -134,19 +137,20 @@ def median(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 def table(results: dict[str, dict[str, Any]], direct: Reading, levels: tuple[int, ...]) -> str:
     lines = [
         "| proxy | JSON/s at 32 | CPU µs | × nginx | added p50 / p99 ms at 1 | p99 ms at 512 "
-        "| stream CPU µs | start s | idle MB | failed |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| stream CPU µs, at once | paced | start s | idle MB | failed |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     base = results.get("nginx", {}).get("json@32", {}).get("requests_per_second")
     most = f"json@{max(levels)}"
     for name, row in results.items():
-        at32, one, stream = row["json@32"], row["json@1"], row["sse@32"]
+        at32, one = row["json@32"], row["json@1"]
+        burst, stream = row["sse-at-once@32"], row["sse@32"]
         ratio = f"{at32['requests_per_second'] / base:.2f}" if base else "–"
         failed = sum(v["failed"] for v in row.values() if isinstance(v, dict))
         lines.append(
             f"| {name} | {at32['requests_per_second']:,.0f} | {at32['cpu_us']:.0f} | {ratio} "
             f"| {one['p50_ms'] - direct.p50_ms:.2f} / {one['p99_ms'] - direct.p99_ms:.2f} "
-            f"| {row[most]['p99_ms']:.0f} | {stream['cpu_us']:.0f} "
+            f"| {row[most]['p99_ms']:.0f} | {burst['cpu_us']:.0f} | {stream['cpu_us']:.0f} "
             f"| {row['start_seconds']:.1f} | {row['idle_megabytes']:.0f} | {failed:.0f} |"
         )
     return "\n".join(lines)
@@ -230,8 +234,13 @@ def ratios(results: dict[str, dict[str, Any]]) -> None:
         if not row["json@32"]["requests_per_second"]:
             continue
         rate = ours["json@32"]["requests_per_second"] / row["json@32"]["requests_per_second"]
-        stream = ours["sse@32"]["cpu_us"] / row["sse@32"]["cpu_us"]
-        print(f"JSON at 32: {rate:.2f} x {name}; CPU of a stream: {stream:.2f} x {name}")
+        burst, paced = (
+            ours[level]["cpu_us"] / row[level]["cpu_us"] for level in ("sse-at-once@32", "sse@32")
+        )
+        print(
+            f"JSON at 32: {rate:.2f} x {name}; CPU of a stream: {burst:.2f} x {name} "
+            f"where its events come at once, {paced:.2f} where they are paced"
+        )
 
 
 if __name__ == "__main__":
