@@ -18,7 +18,8 @@ from proxy.http.known_answer import KnownAnswers
 from proxy.http.outbox import Outbox
 from proxy.http.routing import Destination, Origin
 from proxy.http.settings import UpstreamSettings
-from proxy.http.upstream import AnswerHandler, UpstreamConnection
+from proxy.http.upstream import UpstreamConnection
+from proxy.http.upstream_ports import AnswerHandler
 
 
 class _Waiter:

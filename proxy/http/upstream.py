@@ -7,55 +7,20 @@ never: retry, follow a redirect, decode a body, or know what an LLM is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
 
 import httptools
 
-from proxy.http.connector import Connector
-from proxy.http.deadlines import NEVER, Deadlines
+from proxy.http.deadlines import NEVER
 from proxy.http.failures import Failure
 from proxy.http.framing import ends_by_close, is_chunked, keep_alive_seconds
-from proxy.http.headers import RawHeaders, Scanned, scan
-from proxy.http.known_answer import KnownAnswer, KnownAnswers
-from proxy.http.outbox import ENOUGH_BYTES, Outbox
-from proxy.http.relay import RawTaker, Relay
-from proxy.http.settings import UpstreamSettings
+from proxy.http.headers import RawHeaders, scan
+from proxy.http.known_answer import KnownAnswer
+from proxy.http.outbox import ENOUGH_BYTES
+from proxy.http.relay import Relay
+from proxy.http.upstream_ports import AnswerHandler, Home
 
 _MAX_HEAD_BYTES = 65_536
 _MAX_INFORMATIONAL = 16
-
-
-class AnswerHandler(Protocol):
-    """Who receives an answer. All calls come from the event loop, never nested."""
-
-    method: str
-
-    def on_connected(self, connection: UpstreamConnection) -> None: ...
-    def on_answer_head(self, status: int, reason: bytes, headers: Scanned) -> None: ...
-    def on_answer_data(
-        self, data: bytes, done: bool, trailers: Sequence[tuple[bytes, bytes]]
-    ) -> None: ...
-    def raw_taker(self) -> RawTaker | None: ...
-    def broke(self, error: BaseException) -> None: ...
-    def on_switched(self, headers: RawHeaders, rest: bytes) -> None: ...
-    def on_upstream_failure(self, failure: Failure) -> None: ...
-    def on_upstream_paused(self) -> None: ...
-    def on_upstream_resumed(self) -> None: ...
-
-
-class Home(Protocol):
-    """The pool that a connection belongs to."""
-
-    loop: asyncio.AbstractEventLoop
-    settings: UpstreamSettings
-    deadlines: Deadlines
-    outbox: Outbox
-    connector: Connector
-    answers: KnownAnswers
-
-    def discard(self, connection: UpstreamConnection) -> None: ...
-    def put_back(self, connection: UpstreamConnection, seconds: float) -> None: ...
 
 
 class UpstreamConnection(asyncio.Protocol):
