@@ -117,6 +117,7 @@ class KnownAnswers:
         if known is None:
             return None
         if len(data) == known.whole_bytes and data.startswith(known.text):
+            self._misses = 0
             return known, data[known.head_bytes :]
         found = known.again(data)
         if found is not None:
