@@ -32,8 +32,9 @@ class Gauge:
     the value that this share of calls passes, times the factor.
     """
 
-    __slots__ = ("_since_bound", "at", "bins", "factor", "high", "hits", "peak", "score", "share",
-                 "since", "usual", "weight")  # fmt: skip
+    # Until there are bins, ``_first`` has the bin of each sample.
+    __slots__ = ("_bins", "_first", "_since_bound", "at", "factor", "high", "hits", "peak",
+                 "score", "share", "since", "usual", "weight")  # fmt: skip
 
     def __init__(self, share: float, factor: float) -> None:
         self.share = share
@@ -41,7 +42,8 @@ class Gauge:
         self.high = INFINITE
         self.usual = 0.0
         self.weight = 0.0
-        self.bins = array("f", bytes(4 * BINS))
+        self._first = bytearray()
+        self._bins: array[float] | None = None
         self.score = 0.0
         self.at = 0
         self.since = 0.0
@@ -52,15 +54,33 @@ class Gauge:
     def learn(self, value: float, least: int) -> None:
         """Add a sample; renew the bound now and then."""
         place = int(log2(value) * FINENESS) + 16 if value > 0.0625 else 0
-        self.bins[place if place < BINS else BINS - 1] += 1.0
+        if place >= BINS:
+            place = BINS - 1
+        bins = self._bins
+        if bins is None:
+            self._first.append(place)
+            if len(self._first) >= BINS:
+                self.bins()
+        else:
+            bins[place] += 1.0
         self.weight += 1.0
         since = self._since_bound = self._since_bound + 1
         if (since >= 128 or since >= self.weight * 0.25) and self.weight >= least:
             self._since_bound = 0
             self._bound()
 
+    def bins(self) -> array[float]:
+        """How many samples fell into each bin, old ones fading."""
+        bins = self._bins
+        if bins is None:
+            bins = self._bins = array("f", bytes(4 * BINS))
+            for place in self._first:
+                bins[place] += 1.0
+            self._first = bytearray()
+        return bins
+
     def _bound(self) -> None:
-        bins = np.frombuffer(self.bins, np.float32)
+        bins = np.frombuffer(self.bins(), np.float32)
         if self.weight > WEIGHT:
             bins *= 0.5
             self.weight *= 0.5
@@ -94,22 +114,34 @@ class Gauge:
 
     def dump(self) -> dict[str, Any]:
         """The gauge as plain values; empty bins are left out."""
-        saved: dict[str, Any] = {n: getattr(self, n) for n in self.__slots__ if n != "bins"}
+        saved: dict[str, Any] = {n: getattr(self, n) for n in _PLAIN}
         saved["high"] = None if self.high == INFINITE else self.high
-        saved["bins"] = [[i, w] for i, w in enumerate(self.bins) if w]
+        bins = self._bins
+        saved["bins"] = (
+            [[place, float(self._first.count(place))] for place in sorted(set(self._first))]
+            if bins is None
+            else [[i, w] for i, w in enumerate(bins) if w]
+        )
         return saved
 
     @classmethod
     def load(cls, saved: Mapping[str, Any]) -> Gauge:
         """Undo :meth:`dump`."""
         gauge = cls(0.0, 0.0)
-        for name in cls.__slots__:
-            if name != "bins":
-                setattr(gauge, name, saved[name])
+        for name in _PLAIN:
+            setattr(gauge, name, saved[name])
         gauge.high = INFINITE if saved["high"] is None else saved["high"]
-        for place, weight in saved["bins"]:
-            gauge.bins[place] = weight
+        if gauge.weight < BINS:
+            for place, weight in saved["bins"]:
+                gauge._first += bytes((place,)) * int(weight)
+        else:
+            bins = gauge.bins()
+            for place, weight in saved["bins"]:
+                bins[place] = weight
         return gauge
+
+
+_PLAIN = tuple(name for name in Gauge.__slots__ if name not in ("_bins", "_first"))
 
 
 class Shape:

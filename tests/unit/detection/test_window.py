@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detection import window as module
 from detection.window import SIZE, Window
 
 #: Gaps between bookings in 10 s buckets: mostly near, sometimes past all that is kept.
 GAPS = st.one_of(st.integers(0, 3), st.integers(0, 90), st.integers(SIZE - 2, 3 * SIZE))
-ROWS = st.lists(st.tuples(GAPS, st.integers(0, 9), st.integers(0, 10**12)), max_size=60)
+ROWS = st.lists(st.tuples(GAPS, st.integers(0, 9), st.integers(0, 10**12)), max_size=120)
+
+
+@pytest.fixture(scope="module", params=[0, 5, 64], autouse=True)
+def few(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All of it with every bucket kept from the first on, from a few on, and seldom."""
+    usual, module.FEW = module.FEW, request.param
+    yield
+    module.FEW = usual
 
 
 def naive(rows: list[tuple[int, int, int]], last: int, buckets: int, column: int) -> int:
