@@ -10,8 +10,9 @@ observation at a few microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
 
 from detection.repeats import Repeats
 from detection.settings import DetectionSettings, Metric
@@ -21,7 +22,6 @@ from detection.types import TOTAL, Dimension, Observation, Series, pair
 from detection.window import Window
 
 Identity = tuple[Any, ...]
-T = TypeVar("T")
 
 
 class Cell:
@@ -29,12 +29,13 @@ class Cell:
 
     ``states`` are all its series; ``judged`` those that may alarm by count, ``windows``
     the counts of the rest. ``room`` is how many calls may wait, ``start`` the bucket of
-    the first that does.
+    the first that does; ``looked`` how many calls there had been when it was last asked
+    whether it is idle.
     """
 
     __slots__ = ("calls", "clients", "cost", "error_states", "finish", "judged", "key_state",
-                 "novel", "owner", "provider", "room", "seen", "start", "states", "tokens",
-                 "windows")  # fmt: skip
+                 "looked", "novel", "owner", "provider", "room", "seen", "start", "states",
+                 "tokens", "windows")  # fmt: skip
 
     def __init__(self, states: tuple[SeriesState, ...], owner: Owner, bucket: int) -> None:
         self.states = states
@@ -50,13 +51,16 @@ class Cell:
         self.cost = 0
         self.tokens = 0
         self.seen = 0
+        self.looked = 1
         self.room = 1
         self.start = bucket
         self.finish: dict[tuple[str, ...], int] = {}
 
 
-#: Series dumped at once: some milliseconds.
+#: Series dumped, or cells let go of, at once: some milliseconds.
 PART = 32
+#: Series that one new combination of names can bring, more or less.
+SPARE = 16
 
 
 class Registry:
@@ -67,6 +71,10 @@ class Registry:
         self.states: dict[Series, SeriesState] = {}
         self.owners: dict[Series, Owner] = {}
         self.cells: dict[Identity, Cell] = {}
+        #: Those with evidence under way, or a signal that cried wolf; more may be told.
+        self.marked: dict[Series, SeriesState] = {}
+        #: Cells taken over from other settings, to be linked anew by these.
+        self.former: dict[Identity, Cell] = {}
         self.dropped = 0
         self._offset = int(settings.timezone_offset_hours * 360)
         self._judged = judged
@@ -84,8 +92,6 @@ class Registry:
         """The state of a series, made where it is new."""
         state = self.states.get(series)
         if state is None:
-            if len(self.states) >= self.settings.caps.series:
-                self._shed_states()
             profiled = series.dimension in PROFILED
             state = SeriesState(series, bucket, self._offset, profiled=profiled)
             self._arm(state, bucket)
@@ -107,8 +113,8 @@ class Registry:
 
     def cell(self, identity: Identity, o: Observation, bucket: int) -> Cell:
         """Make the cell of a new combination of names."""
-        if len(self.cells) >= self.settings.caps.combinations:
-            self._shed_cells()
+        if identity in self.former:
+            return self.relink(identity)
         cell = self._link(tuple(self.state(series, bucket) for series in series_of(o)), bucket)
         self.cells[identity] = cell
         return cell
@@ -126,6 +132,18 @@ class Registry:
         )
         if cell.key_state is not None:
             cell.clients = members(cell.key_state, "client")
+        for state in states:
+            state.cells += 1
+        return cell
+
+    def relink(self, identity: Identity) -> Cell:
+        """Link a cell that was taken over by the settings that are in force now."""
+        former = self.former.pop(identity)
+        for state in former.states:
+            state.cells -= 1
+        cell = self.cells[identity] = self._link(former.states, former.start)
+        for name in ("calls", "cost", "tokens", "finish", "novel", "seen"):
+            setattr(cell, name, getattr(former, name))
         return cell
 
     def _owner(self, by: Mapping[str, SeriesState]) -> Owner:
@@ -148,27 +166,83 @@ class Registry:
             Shape(self.settings.shape.ratio),
         )
 
-    def _shed_cells(self) -> None:
-        """Drop the quarter of cells that are idle the longest; none may hold calls."""
-        most = max(1, len(self.cells) // 4)
-        for identity in _least([(c.start, i) for i, c in self.cells.items()], most):
-            del self.cells[identity]
-            self.dropped += 1
+    @property
+    def full(self) -> bool:
+        """Whether something has to go before there is room for one more call's names."""
+        caps = self.settings.caps
+        return len(self.cells) >= caps.combinations or self._crowded
 
-    def _shed_states(self) -> None:
-        """Drop the eighth of series that are idle the longest, with all that points to them."""
-        idle = [
-            (NEVER if state.evidence else state.window.bucket, state)
-            for state in self.states.values()
-            if state.series != TOTAL
-        ]
-        gone = set(_least(idle, max(1, len(self.states) // 8)))
-        for state in gone:
-            del self.states[state.series]
-            self.owners.pop(state.series, None)
-        self.dropped += len(gone)
-        for identity in [i for i, c in self.cells.items() if not gone.isdisjoint(c.states)]:
-            del self.cells[identity]
+    @property
+    def _crowded(self) -> bool:
+        return len(self.states) + SPARE >= self.settings.caps.series
+
+    def idle(self, most: int) -> list[tuple[Identity, Cell]]:
+        """Some cells that had no call since they were last looked at, the oldest first.
+
+        Those that had one are looked at again when all others have been (the clock of
+        Corbato, 1968): a call needs no place in a queue for that. If all of them had, the
+        oldest go.
+        """
+        found = []
+        cells = self.cells
+        oldest = list(islice(cells.items(), 4 * most))
+        for identity, cell in oldest:
+            used = cell.seen + cell.calls
+            if used == cell.looked:
+                found.append((identity, cell))
+                if len(found) == most:
+                    break
+            else:
+                cell.looked = used
+                del cells[identity]
+                cells[identity] = cell
+        return found or oldest[:most]
+
+    def drop(self, identity: Identity, cell: Cell) -> None:
+        """Let go of a cell, and if series are many of those that only it led to."""
+        if self.cells.pop(identity, None) is None:
+            return
+        self.dropped += 1
+        for state in cell.states:
+            state.cells -= 1
+            if not state.cells and self._crowded:
+                self._drop_state(state)
+
+    def drop_strays(self, most: int) -> None:
+        """Let go of some of the series that no cell leads to, if series are many."""
+        if not self._crowded:
+            return
+        for series, state in list(islice(self.states.items(), most)):
+            if state.cells or not self._drop_state(state):
+                del self.states[series]
+                self.states[series] = state
+
+    def _drop_state(self, state: SeriesState) -> bool:
+        """Whether it is gone: what is under way is kept as long as that is no flood itself."""
+        series, most = state.series, self.settings.caps.series
+        if series == TOTAL or (state.evidence and len(self.states) < most + most // 8):
+            return False
+        del self.states[series]
+        self.owners.pop(series, None)
+        self.marked.pop(series, None)
+        self.dropped += 1
+        return True
+
+    def _adopt(self, states: dict[Series, SeriesState]) -> None:
+        self.states = states
+        self.marked = {}
+        for series, state in states.items():
+            # They may be of other settings: a limit set since must hold at once.
+            if series.dimension in self._limited or not self._is_judged(state):
+                self._arm(state, state.last)
+            if state.evidence or state.wolf:
+                self.marked[series] = state
+
+    def take_over(self, other: Registry) -> None:
+        """Have the series and owners of another registry; its cells are linked anew when used."""
+        self._adopt(other.states)
+        self.owners, self.dropped = other.owners, other.dropped
+        self.former = {**other.former, **other.cells}
 
     def parts(self) -> Iterator[tuple[str, list[Any]]]:
         """Cells, series and owners as plain values, some at a time; no cell may hold calls.
@@ -198,12 +272,9 @@ class Registry:
     def load(self, saved: Mapping[str, Any]) -> None:
         """Undo :meth:`dump`."""
         self.cells.clear()
+        self.former.clear()
         loaded = [SeriesState.load(s) for s in saved["states"]]
-        self.states = {s.series: s for s in loaded}
-        for state in loaded:
-            # The dump may be of other settings: a limit set since must hold at once.
-            if state.series.dimension in self._limited or not self._is_judged(state):
-                self._arm(state, state.last)
+        self._adopt({s.series: s for s in loaded})
         self.owners = {}
         for row in saved["owners"]:
             state = self.states[Series(*row["series"])]
@@ -212,17 +283,6 @@ class Registry:
             cell = self._link(tuple(self.states[Series(*s)] for s in series), int(start))
             cell.seen, cell.room, cell.novel = int(seen), int(room), list(novel)
             self.cells[_identity(identity)] = cell
-
-
-def _least(rows: Sequence[tuple[int, T]], most: int) -> list[T]:
-    """What has the least numbers; of equals, those that stand first.
-
-    >>> _least([(5, "a"), (3, "b"), (5, "c"), (9, "d")], 2)
-    ['b', 'a']
-    """
-    limit = sorted([number for number, _ in rows])[min(most, len(rows)) - 1]
-    below = [what for number, what in rows if number < limit]
-    return below + [what for number, what in rows if number == limit][: most - len(below)]
 
 
 def _plain(identity: Identity) -> list[Any]:

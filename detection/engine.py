@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from detection.cells import PART
 from detection.detectors.base import Occasion
 from detection.lane import LATEST, SHARED_LEAST, Lane, more
 from detection.profile import HALF_HOUR
@@ -24,6 +25,8 @@ DUMP_VERSION = 1
 SHARED_MOST = 32
 FLEET_BUCKETS = 384
 HOUR = 360
+
+T = TypeVar("T")
 
 
 class RepeatShare(NamedTuple):
@@ -68,7 +71,18 @@ class Engine(Lane):
         """Take evidence from elsewhere, such as a budget's burn rate."""
         self.now = max(self.now, now)
         bucket = int(now) // 10
-        return self._combiner.add(View(now, bucket, self._registry.state(series, bucket)), score)
+        told, state = self._state(series, bucket)
+        self._registry.marked[series] = state
+        return (told or []) + self._combiner.add(View(now, bucket, state), score)
+
+    def _state(self, series: Series, bucket: int) -> tuple[list[Verdict] | None, SeriesState]:
+        """A series that others tell of, and what making room for it brought up."""
+        registry = self._registry
+        state = registry.states.get(series)
+        if state is not None:
+            return None, state
+        told = self._make_room() if registry.full else None
+        return told, registry.state(series, bucket)
 
     def sweep(self, now: float, *, lead: bool = True) -> list[Verdict]:
         """Once a minute: end what is over; each half-hour learn, each hour judge the slow lane.
@@ -77,38 +91,72 @@ class Engine(Lane):
         reasons) judges what all replicas counted together, so that one of them, that
         which leads, does it for all; the others only keep their mixes of reasons fresh.
         """
+        return [v for part in self.sweep_in_parts(now, lead=lead) for v in part]
+
+    def sweep_in_parts(self, now: float, *, lead: bool = True) -> Iterator[list[Verdict]]:
+        """The sweep, some milliseconds at a time; calls may be observed in between."""
         self.now = max(self.now, now)
         bucket = int(now) // 10
         registry = self._registry
-        told = self._book_older(bucket - LATEST)
-        for state in [s for s in registry.states.values() if s.evidence or s.wolf]:
-            told = more(told, self._combiner.expire(state, now))
+        yield from self._book_waiting(bucket - LATEST)
+        for states in _parts(list(registry.marked.values())):
+            yield self._end(states, now)
         if bucket // HALF_HOUR != self._learned:
             self._learned = bucket // HALF_HOUR
-            for state in list(registry.states.values()):
-                if state.profile is not None and state.profile.due(bucket):
-                    told = more(told, self._count(state, None, bucket))
+            for states in _parts(list(registry.states.values())):
+                yield self._learn(states, bucket)
             if not lead:
-                for owner in registry.owners.values():
-                    owner.finish.freshen()
+                for owners in _parts(list(registry.owners.values())):
+                    for owner in owners:
+                        owner.finish.freshen()
+                    yield []
         if lead and bucket // HOUR != self._slow:
             self._slow = bucket // HOUR
-            told = more(told, self._slow_lane(now, bucket))
+            yield from self._slow_lane(now, bucket)
+
+    def _end(self, states: Sequence[SeriesState], now: float) -> list[Verdict]:
+        told: list[Verdict] | None = None
+        for state in states:
+            told = more(told, self._combiner.expire(state, now))
+            if not state.evidence and not state.wolf:
+                self._registry.marked.pop(state.series, None)
         return told or []
 
-    def _slow_lane(self, now: float, bucket: int) -> list[Verdict] | None:
+    def _learn(self, states: Sequence[SeriesState], bucket: int) -> list[Verdict]:
         told: list[Verdict] | None = None
+        for state in states:
+            if state.profile is not None and state.profile.due(bucket):
+                told = more(told, self._count(state, None, bucket))
+        return told or []
+
+    def _slow_lane(self, now: float, bucket: int) -> Iterator[list[Verdict]]:
         registry = self._registry
         peers: dict[str, list[SeriesState]] = {}
         for state in registry.states.values():
             if state.profile is not None:
                 peers.setdefault(state.series.dimension, []).append(state)
-        for dimension, group in peers.items():
-            for state in group:
-                view = View(now, bucket, state, registry.owners.get(state.series))
-                view.peers = peers[dimension]
-                told = more(told, self._ask(Occasion.SWEEP, None, view))
-        return told
+        for group in peers.values():
+            for states in _parts(group):
+                told: list[Verdict] | None = None
+                for state in states:
+                    view = View(now, bucket, state, registry.owners.get(state.series))
+                    view.peers = group
+                    told = more(told, self._ask(Occasion.SWEEP, None, view))
+                yield told or []
+
+    def _book_waiting(self, latest: int) -> Iterator[list[Verdict]]:
+        """Book the cells whose oldest waiting call is from this bucket or before."""
+        for identities in _parts(list(self._registry.former)):
+            for identity in identities:
+                if identity in self._registry.former:
+                    self._registry.relink(identity)
+            yield []
+        for cells in _parts(list(self._registry.cells.values())):
+            told: list[Verdict] | None = None
+            for cell in cells:
+                if cell.calls and cell.start <= latest:
+                    told = more(told, self._book(cell, None, int(self.now) // 10))
+            yield told or []
 
     def merge_fleet(
         self, series: Series, buckets: Sequence[FleetBucket], now: float
@@ -116,7 +164,7 @@ class Engine(Lane):
         """Overlay what other replicas counted, absolute per 10 s bucket; may be sent again."""
         self.now = max(self.now, now)
         bucket = int(now) // 10
-        state = self._registry.state(series, bucket)
+        told, state = self._state(series, bucket)
         fleet = state.fleet
         if fleet is None:
             fleet = state.fleet = {}
@@ -148,8 +196,8 @@ class Engine(Lane):
             or window.cost >= state.alarm_cost
             or bucket >= state.alarm_bucket
         ):
-            return self._count(state, None, bucket) or []
-        return []
+            told = more(told, self._count(state, None, bucket))
+        return told or []
 
     def repeats_to_share(self, now: float) -> list[RepeatShare]:
         """The fingerprints that this replica saw come again, greatest count first.
@@ -218,6 +266,7 @@ class Engine(Lane):
         state = self._registry.states.get(series)
         if state is not None:
             self._combiner.cried_wolf(state, signal, now)
+            self._registry.marked[series] = state
         owner = self._registry.owners.get(series)
         if owner is not None and fingerprint is not None:
             owner.repeats.allow(fingerprint, count, now)
@@ -291,7 +340,8 @@ class Engine(Lane):
 
         Traffic may go on between two parts: each series is told as it then is.
         """
-        self._book_older(NEVER)
+        for _ in self._book_waiting(NEVER):
+            yield "cells", []
         yield "version", DUMP_VERSION
         yield "now", self.now
         yield "swept", [self._learned, self._slow]
@@ -299,13 +349,34 @@ class Engine(Lane):
         yield from self._registry.parts()
 
     def load(self, saved: Mapping[str, Any]) -> None:
-        """Undo :meth:`dump`. Raises ValueError for a dump of another version."""
+        """Undo :meth:`dump`.
+
+        Raises
+        ------
+        ValueError
+            It is a dump of another version.
+        """
         if saved.get("version") != DUMP_VERSION:
             raise ValueError(f"a dump of version {saved.get('version')} can't be read")
         self.now = float(saved["now"])
         self._learned, self._slow = saved["swept"]
         self.faults = dict(saved["faults"])
         self._registry.load(saved)
+
+    def take_over(self, other: Engine) -> None:
+        """Go on with all that another engine knows, by the settings of this one.
+
+        The other must not be used again: both have the same series.
+        """
+        self.now, self.faults = other.now, other.faults
+        self._learned, self._slow = other._learned, other._slow
+        self._repeating = other._repeating
+        self._registry.take_over(other._registry)
+
+
+def _parts(rows: list[T]) -> Iterator[list[T]]:
+    for at in range(0, len(rows), PART):
+        yield rows[at : at + PART]
 
 
 def _stale(reports: Mapping[str, tuple[int, float]], now: float, half: float) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detection.cells import Cell, Registry, members
+from detection.cells import PART, Cell, Registry, members
 from detection.combine import HOLD, Combiner
 from detection.detectors.base import Detector, Occasion, discover
 from detection.profile import HALF_HOUR
@@ -41,6 +41,8 @@ MOST = 10**15
 SMALL = 2**30 - 1
 ROOM = 16
 LATEST = 6
+#: Times that room is made at once, if one doesn't do.
+ROUNDS = 4
 SUSPECT_SECONDS = 6 * 3600.0
 
 
@@ -281,12 +283,9 @@ class Lane:
     def _new_cell(
         self, identity: tuple[Any, ...], o: Observation, bucket: int
     ) -> tuple[Cell, list[Verdict] | None]:
-        caps = self.settings.caps
         registry = self._registry
-        if len(registry.cells) >= caps.combinations or len(registry.states) + 16 >= caps.series:
-            self._book_older(NEVER)
+        told = self._make_room() if registry.full else None
         cell = registry.cell(identity, o, bucket)
-        told: list[Verdict] | None = None
         total = registry.state(TOTAL, bucket)
         newcomers = [
             (total, Signal.NEW_MODEL, "model", o.model),
@@ -300,6 +299,19 @@ class Lane:
                 if signal is Signal.NEW_KEY_MODEL and f"model:{value}" in (state.novel or {}):
                     cell.novel.append(f"model:{value}")
         return cell, told
+
+    def _make_room(self) -> list[Verdict] | None:
+        """Let go of what is idle the longest; what waits in a cell is booked before."""
+        told: list[Verdict] | None = None
+        registry, now = self._registry, int(self.now) // 10
+        registry.drop_strays(PART)
+        for _ in range(ROUNDS):
+            if not registry.full:
+                break
+            for identity, cell in registry.idle(PART):
+                told = more(told, self._book(cell, None, now))
+                registry.drop(identity, cell)
+        return told
 
     def _client(self, cell: Cell, o: Observation, client: str, bucket: int) -> list[Verdict] | None:
         """A call from a network that is new to its key, or was lately."""
@@ -351,6 +363,7 @@ class Lane:
                 self._fault(str(detector.signal), state, error)
                 continue
             if score is not None:
+                self._registry.marked[state.series] = state
                 told = more(told, self._combiner.add(view, score))
         return told
 
@@ -359,15 +372,6 @@ class Lane:
         self.faults[fault] = self.faults.get(fault, 0) + 1
         if state is not None:
             state.off = (state.off or set()) | {name}
-
-    def _book_older(self, bucket: int) -> list[Verdict] | None:
-        """Book the cells whose oldest waiting call is from this bucket or before, as of now."""
-        told: list[Verdict] | None = None
-        now = int(self.now) // 10
-        for cell in self._registry.cells.values():
-            if cell.calls and cell.start <= bucket:
-                told = more(told, self._book(cell, None, now))
-        return told
 
 
 def _whole(value: float) -> int:

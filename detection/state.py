@@ -18,6 +18,10 @@ from detection.window import Window
 
 NEVER = 1 << 62
 
+# One for all series that have had neither.
+_NO_DAY = (-1, 0, 0, 0)
+_NO_FAILS = (0, 0, 0)
+
 #: Dimensions that have a profile and are judged by volume unless a rule says otherwise.
 PROFILED = frozenset(
     (
@@ -91,12 +95,14 @@ class SeriesState:
 
     ``alarm_calls`` and ``alarm_cost`` are running totals below which no judge of
     counts can fire, ``alarm_bucket`` the bucket by which they must be renewed.
+    ``cells`` is how many combinations of names lead here.
     """
 
     __slots__ = (
         "alarm_bucket",
         "alarm_calls",
         "alarm_cost",
+        "cells",
         "day",
         "error_calls",
         "error_score",
@@ -124,11 +130,11 @@ class SeriesState:
         self.alarm_calls = 0
         self.alarm_cost = 0
         self.alarm_bucket = 0
-        self.day = [-1, 0, 0, 0]
+        self.day: Sequence[int] = _NO_DAY
         self.tokens: Window | None = None
         self.errors = 0
         self.errors_own = 0.0
-        self.fails = [0, 0, 0]
+        self.fails: Sequence[int] = _NO_FAILS
         self.error_score = 0.0
         self.error_calls = 0
         self.error_since = 0.0
@@ -139,6 +145,7 @@ class SeriesState:
         self.novel: dict[str, list[float]] | None = None
         self.off: set[str] | None = None
         self.last = bucket
+        self.cells = 0
 
     def learning(self, days: float) -> bool:
         """Whether statistical rules only watch this series."""
@@ -149,13 +156,16 @@ class SeriesState:
 
     def today(self, day: int, paid: bool, tokens: bool) -> int:
         """Calls, nano-USD or tokens since midnight UTC."""
-        start, window = self.day, self.window
+        start, window, counted = self.day, self.window, self.tokens
         if start[0] != day:
-            start[:] = [day, window.calls - window.calls_in(1), window.cost - window.cost_in(1), 0]
-            if self.tokens is not None:
-                start[3] = self.tokens.calls - self.tokens.calls_in(1)
+            start = self.day = (
+                day,
+                window.calls - window.calls_in(1),
+                window.cost - window.cost_in(1),
+                0 if counted is None else counted.calls - counted.calls_in(1),
+            )
         if tokens:
-            return self.tokens.calls - start[3] if self.tokens is not None else 0
+            return counted.calls - start[3] if counted is not None else 0
         return window.cost - start[2] if paid else window.calls - start[1]
 
     def failed(self, minute: int, *, own: bool) -> None:
@@ -164,11 +174,11 @@ class SeriesState:
         ``own`` says that the caller is to blame; ``errors_own`` follows its share.
         """
         self.errors_own += 0.1 * (own - self.errors_own)
-        fails = self.fails
-        if fails[0] != minute:
-            fails[2] = fails[1] if minute - fails[0] == 1 else 0
-            fails[0], fails[1] = minute, 0
-        fails[1] += 1
+        last, now, before = self.fails
+        if last == minute:
+            self.fails = (minute, now + 1, before)
+        else:
+            self.fails = (minute, 1, now if minute - last == 1 else 0)
         self.errors += 1
 
     def failures(self, minute: int) -> int:
@@ -210,7 +220,7 @@ class SeriesState:
         state.window = Window.load(saved["window"])
         state.profile = None if saved["profile"] is None else Profile.load(saved["profile"])
         state.alarm_calls, state.alarm_cost, state.alarm_bucket = map(int, saved["alarms"])
-        state.day, state.fails = list(saved["day"]), list(saved["fails"])
+        state.day, state.fails = tuple(saved["day"]), tuple(saved["fails"])
         state.tokens = None if saved["tokens"] is None else Window.load(saved["tokens"])
         errors, score, calls, since, own = saved["errors"]
         state.errors, state.error_calls = int(errors), int(calls)

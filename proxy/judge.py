@@ -6,7 +6,7 @@ Must never: raise into traffic, await, or decide what engine and policy decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import structlog
@@ -94,7 +94,15 @@ class Judge:
 
     def sweep(self, *, lead: bool = True) -> None:
         """End what is over, and judge what only time shows; the latter where it leads."""
-        self.act(self.engine.sweep(self._now(), lead=lead))
+        for _ in self.sweep_in_parts(lead=lead):
+            pass
+
+    def sweep_in_parts(self, *, lead: bool) -> Iterator[None]:
+        """The same some milliseconds at a time; calls may be judged in between."""
+        for verdicts in self.engine.sweep_in_parts(self._now(), lead=lead):
+            if verdicts:
+                self.act(verdicts)
+            yield
         for name, count in self.engine.faults.items():
             self._runtime.detector_failures[name] = count
         if self.policy.faults:
@@ -120,7 +128,7 @@ class Judge:
         """Take new settings; what was learned and what is in force stay."""
         if detection != self.engine.settings:
             engine = Engine(detection)
-            engine.load(self.engine.dump())
+            engine.take_over(self.engine)
             self.engine = engine
         self.policy.settings = policies
         self._look_at_tags()

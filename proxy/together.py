@@ -10,7 +10,8 @@ fingerprints, which the ledger does not count.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -39,7 +40,7 @@ _log = structlog.get_logger("tokenweir.together")
 class Sweeps(Protocol):
     """Detection, as the sweep sees it."""
 
-    def sweep(self, *, lead: bool) -> None: ...
+    def sweep_in_parts(self, *, lead: bool) -> Iterator[None]: ...
 
 
 class Repeats(Protocol):
@@ -98,7 +99,8 @@ class Sweeper:
             _log.info("leads_the_sweep")
         if came or self._monotonic() >= self._next:
             self._next = self._monotonic() + SWEEP_SECONDS
-            self._judge.sweep(lead=self.leading)
+            for _ in self._judge.sweep_in_parts(lead=self.leading):
+                await asyncio.sleep(0)
 
 
 class RepeatExchange:

@@ -6,6 +6,7 @@ median. Must never: blame a series for being large every day.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from detection.detectors.base import Detector, Occasion
@@ -27,6 +28,8 @@ class PeerOutlier:
 
     def __init__(self, settings: DetectionSettings) -> None:
         self._settings = settings.drift
+        self._peers: Sequence[SeriesState] = ()
+        self._spent_by: dict[int, list[float]] = {}
         self._floor = 10 * settings.floors.dollars_in_5_minutes * NANO
         self.dimensions = frozenset(
             settings.rule(self.signal).dimensions
@@ -43,9 +46,9 @@ class PeerOutlier:
         if spent < self._floor or usual <= 0:
             return None
         day = profile.days[-2][0]
-        others = [_spent(peer, day) for peer in view.peers if peer is not view.state]
-        known = sorted(v for v in others if v is not None)
-        peers = median(known) if len(known) >= self._settings.least_peers else None
+        known = self._spent_that(day, view.peers)
+        others = len(known) - 1
+        peers = _median_without(known, spent) if others >= self._settings.least_peers else None
         own = spent / usual
         beside = spent / peers if peers else 0.0
         odd = own >= self._settings.own_ratio
@@ -63,6 +66,32 @@ class PeerOutlier:
             ceiling=Tier.WARNING,
             detail={"unit": "usd", "peer_median": peers / NANO if peers else None},
         )
+
+    def _spent_that(self, day: int, peers: Sequence[SeriesState]) -> list[float]:
+        """What each peer spent that day, in order; worked out once for all that are asked of."""
+        if self._peers is not peers:
+            self._peers, self._spent_by = peers, {}
+        known = self._spent_by.get(day)
+        if known is None:
+            found = (_spent(peer, day) for peer in peers)
+            known = self._spent_by[day] = sorted(v for v in found if v is not None)
+        return known
+
+
+def _median_without(ordered: Sequence[float], one: float) -> float:
+    """The median of the others; ``one`` is among the ordered values.
+
+    >>> _median_without([1.0, 2.0, 3.0, 9.0], 9.0), _median_without([1.0, 2.0, 4.0], 1.0)
+    (2.0, 3.0)
+    """
+    at, middle = bisect_left(ordered, one), (len(ordered) - 1) // 2
+
+    def other(place: int) -> float:
+        return ordered[place + (place >= at)]
+
+    if len(ordered) % 2:
+        return (other(middle - 1) + other(middle)) / 2.0
+    return other(middle)
 
 
 def _spent(state: SeriesState, day: int) -> float | None:

@@ -96,8 +96,9 @@ async def test_a_dead_leaders_sweep_is_taken_over_within_ten_seconds(
         def __init__(self) -> None:
             self.led = 0
 
-        def sweep(self, *, lead: bool) -> None:
+        def sweep_in_parts(self, *, lead: bool) -> Iterator[None]:
             self.led += lead
+            yield
 
     stores = [
         await Store.open(server.settings(), tmp_path / name, worker=name) for name in ("a", "b")
@@ -138,8 +139,9 @@ async def test_a_leader_cut_off_from_the_store_stops_leading(
     store = await Store.open(server.settings(), tmp_path / "a", worker="a")
 
     class Judge:
-        def sweep(self, *, lead: bool) -> None:
+        def sweep_in_parts(self, *, lead: bool) -> Iterator[None]:
             self.lead = lead
+            yield
 
     now = 100.0
     sweeper = Sweeper(Judge(), store.documents.lease, lambda: now)
