@@ -205,7 +205,7 @@ class Registry:
         self.dropped += 1
         for state in cell.states:
             state.cells -= 1
-            if not state.cells and self._crowded:
+            if not state.cells and len(self.states) > self.settings.caps.series - 8 * PART:
                 self._drop_state(state)
 
     def drop_strays(self, most: int) -> None:

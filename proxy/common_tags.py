@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from detection.types import Dimension, Observation, Series, unpair
+from proxy.bounded import make_room
 
 _LATELY_SECONDS = 900.0
 _MOST = 10_000
@@ -46,8 +47,7 @@ class CommonTags:
             held = self._held.get(series)
             if held is None or call.ts - held[0] > _LATELY_SECONDS:
                 self._held.pop(series, None)
-                if len(self._held) >= _MOST:
-                    self._held.pop(next(iter(self._held)))
+                make_room(self._held, _MOST)
                 self._held[series] = (call.ts, dict(call.tags))
             elif held[1]:
                 for name in [n for n, v in held[1].items() if call.tags.get(n) != v]:

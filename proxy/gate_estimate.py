@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from detection.types import Observation
+from proxy.bounded import make_room
 from proxy.context import RequestContext
 
 _MOST_LEARNED = 20_000
@@ -124,8 +125,7 @@ class Estimator:
         _, _, _, _, _, _, name, body_bytes = estimate
         learned = self._learned.get(name)
         if learned is None:
-            if len(self._learned) >= _MOST_LEARNED:
-                self._learned.pop(next(iter(self._learned)))
+            make_room(self._learned, _MOST_LEARNED)
             learned = self._learned[name] = _Learned()
         learned.count += 1
         if given is not None and body_bytes > 0:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from operator import attrgetter
 
+from proxy.bounded import make_room
 from proxy.context import RequestContext
 from proxy.gate_actions import ActiveAction
 from proxy.gate_rules import CallCap, Counter
 from proxy.providers.base import Refusal
 
 _ALWAYS = ("key", "agent", "model", "provider", "project", "endpoint")
-_MOST_PLANS = 20_000
+#: Callers and kinds of calls known at once: about 1 kB each.
+_MOST_PLANS = 120_000
 
 PlanKey = tuple[object, ...]
 
@@ -92,13 +94,11 @@ class PlanCache:
 
     def add(self, key: PlanKey, ctx: RequestContext) -> Plan:
         """Work a caller's plan out."""
-        if len(self._plans) >= _MOST_PLANS:
-            self._plans.clear()
+        make_room(self._plans, _MOST_PLANS)
         name = (ctx.key, ctx.agent)
         caller = self._callers.get(name)
         if caller is None:
-            if len(self._callers) >= _MOST_PLANS:
-                self._callers.pop(next(iter(self._callers)))
+            make_room(self._callers, _MOST_PLANS)
             caller = self._callers[name] = Caller(ctx)
         plan = self._plans[key] = self._make(ctx, caller)
         return plan

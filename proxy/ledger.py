@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from detection.types import FleetBucket, Observation, Series
+from proxy.bounded import make_room
 from proxy.clock import Clock
 from proxy.journal import Journal, JournalBusyError, JournalSettings
 from proxy.ledger_lane import Deltas, Lane
@@ -30,7 +31,8 @@ BUCKET_SECONDS = 10
 FLEET_BUCKETS = 13
 CUT_CALLS = 64
 STEPS_A_TICK = 4
-KNOWN_IDENTITIES = 20_000
+#: Combinations of names whose place in the store is known: about 1 kB each.
+KNOWN_IDENTITIES = 120_000
 #: Batches a second at most, whatever the load: ticks grow longer instead.
 BATCHES_A_SECOND = 12
 
@@ -164,8 +166,7 @@ class Ledger:
         shards: dict[int, list[Series]] = {}
         for series in series_of(sample):
             shards.setdefault(self._counters.shard_of(series), []).append(series)
-        if len(self._places) >= KNOWN_IDENTITIES:
-            del self._places[next(iter(self._places))]
+        make_room(self._places, KNOWN_IDENTITIES)
         found = tuple(Place(series, shard) for shard, series in shards.items())
         self._places[who] = found
         return found
