@@ -28,14 +28,14 @@ class Cell:
     """One combination of names: its series, its owner, and calls not yet booked.
 
     ``states`` are all its series; ``judged`` those that may alarm by count, ``windows``
-    the counts of the rest. ``room`` is how many calls may wait, ``start`` the bucket of
-    the first that does; ``looked`` how many calls there had been when it was last asked
-    whether it is idle.
+    the counts of the rest. ``room`` is with how many calls it is looked at, ``wait`` with how
+    many they are booked at the latest, ``start`` the bucket of the first that waits;
+    ``looked`` how many calls there had been when it was last asked whether it is idle.
     """
 
     __slots__ = ("calls", "clients", "cost", "error_states", "finish", "judged", "key_state",
                  "looked", "novel", "owner", "provider", "room", "seen", "start", "states",
-                 "tokens", "windows")  # fmt: skip
+                 "tokens", "wait", "windows")  # fmt: skip
 
     def __init__(self, states: tuple[SeriesState, ...], owner: Owner, bucket: int) -> None:
         self.states = states
@@ -53,6 +53,7 @@ class Cell:
         self.seen = 0
         self.looked = 1
         self.room = 1
+        self.wait = 0
         self.start = bucket
         self.finish: dict[tuple[str, ...], int] = {}
 

@@ -39,7 +39,11 @@ SHARED_LEAST = 3
 MOST = 10**15
 #: Integers of one digit (30 bits), which the interpreter compares without a call.
 SMALL = 2**30 - 1
+#: Most calls of a cell that wait to be booked together.
 ROOM = 16
+#: The first calls of a cell are booked at once: who tries something out wants to see it.
+#: Those up to twice the room may wait like all others, but are all learned from.
+AT_ONCE = 4
 LATEST = 6
 #: Times that room is made at once, if one doesn't do.
 ROUNDS = 4
@@ -144,7 +148,10 @@ class Lane:
             if failed:
                 told = more(told, self._failed(cell, o, bucket))
             elif calls >= cell.room or bucket - cell.start >= LATEST:
-                told = more(told, self._book(cell, o, bucket))
+                if calls < cell.wait and bucket - cell.start < LATEST:
+                    owner.shape.learn(cost, input_tokens, output_tokens, self._least)
+                else:
+                    told = more(told, self._book(cell, o, bucket))
             return told or []
         except Exception as error:
             self._fault("engine", None, error)
@@ -199,7 +206,11 @@ class Lane:
         seen = cell.seen = cell.seen + calls
         if money < 2 * ROOM * cost:
             least = min(least, money * calls // cost)
-        cell.room = 1 if seen < 2 * ROOM or least < 4 else min(ROOM, least // 2)
+        room = 1 if least < 4 else min(ROOM, least // 2)
+        if seen >= 2 * ROOM:
+            cell.room = room
+        else:
+            cell.room, cell.wait = 1, room if seen >= AT_ONCE else 0
         owner = cell.owner
         if o is not None:
             owner.shape.learn(o.cost_nano_usd, o.input_tokens, o.output_tokens, self._least)

@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 FleetCallback = Callable[[Series, Sequence[FleetBucket]], None]
 #: Start of the bucket (epoch seconds), one of the calls, and what they sum up to.
-SumsCallback = Callable[[float, Observation, Counts], None]
+SumsCallback = Callable[[float, Observation, Sequence[int]], None]
 Identity = tuple[Any, ...]
 """(client, provider, model, key, agent, project, endpoint, user, *tags): who calls what."""
 
@@ -123,6 +123,7 @@ class Ledger:
             return
         self.journal.flush()  # what isn't there must not be counted
         calls, self._calls = self._calls, []
+        self._totals.detail(calls)
         for lane, deltas in zip(self._lanes, self._fold(calls, self._totals), strict=True):
             if self._own_from is not None:
                 self._keep_own(deltas)
@@ -130,30 +131,34 @@ class Ledger:
 
     def _fold(self, calls: Iterable[Observation], totals: Totals | None = None) -> list[Deltas]:
         """What calls add, per shard; to the totals too, unless they are old records."""
-        cells: dict[tuple[int, Identity], list[Observation]] = {}
+        buckets: dict[int, dict[Identity, list[Observation]]] = {}
+        running, cells = -1, {}  # type: tuple[int, dict[Identity, list[Observation]]]
         for o in calls:
-            cell = int(o[0] // BUCKET_SECONDS), identity_of(o)
-            same = cells.get(cell)
+            bucket = int(o[0]) // BUCKET_SECONDS
+            if bucket != running:
+                running, cells = bucket, buckets.setdefault(bucket, {})
+            identity = identity_of(o)
+            same = cells.get(identity)
             if same is None:
-                cells[cell] = [o]
+                cells[identity] = [o]
             else:
                 same.append(o)
         shards: list[Deltas] = [{} for _ in range(self._counters.shards)]
-        for (bucket, identity), same in cells.items():
-            counts = summed(same)
-            if totals is not None:
-                totals.add(same, counts)
-                self._tell_sums(bucket, same[0], counts)
-            who = identity[1:]
-            places = self._places.get(who) or self._learn(who, same[0])
-            row = list(counts)
-            for place in places:
-                shard, name = shards[place.shard], (place, bucket)
-                other = shard.get(name)
-                shard[name] = row if other is None else list(map(add, other, row))
+        known = self._places
+        for bucket, cells in buckets.items():
+            for identity, same in cells.items():
+                counts, sample = summed(same), same[0]
+                if totals is not None:
+                    totals.add(sample, counts)
+                    self._tell_sums(bucket, sample, counts)
+                row = list(counts)
+                for place in known.get(identity) or self._learn(identity, sample):
+                    shard, name = shards[place.shard], (place, bucket)
+                    other = shard.get(name)
+                    shard[name] = row if other is None else list(map(add, other, row))
         return shards
 
-    def _tell_sums(self, bucket: int, sample: Observation, counts: Counts) -> None:
+    def _tell_sums(self, bucket: int, sample: Observation, counts: Sequence[int]) -> None:
         for callback in self._sums:
             try:
                 callback(float(bucket * BUCKET_SECONDS), sample, counts)
@@ -161,14 +166,14 @@ class Ledger:
                 self._failed("sums")
                 log.exception("a listener to the ledger's sums failed")
 
-    def _learn(self, who: Identity, sample: Observation) -> tuple[Place, ...]:
+    def _learn(self, identity: Identity, sample: Observation) -> tuple[Place, ...]:
         """Where the calls of an identity count, worked out once."""
         shards: dict[int, list[Series]] = {}
         for series in series_of(sample):
             shards.setdefault(self._counters.shard_of(series), []).append(series)
         make_room(self._places, KNOWN_IDENTITIES)
         found = tuple(Place(series, shard) for shard, series in shards.items())
-        self._places[who] = found
+        self._places[identity] = found
         return found
 
     def _keep_own(self, deltas: Deltas) -> None:

@@ -29,8 +29,8 @@ class Labels(NamedTuple):
     project: str
 
 
-def summed(calls: Iterable[Observation]) -> Counts:
-    """The columns of the store for calls of one identity."""
+def summed(calls: Iterable[Observation]) -> tuple[int, ...]:
+    """The columns of the store (:class:`Counts`) for calls of one identity."""
     requests = errors = refused = cost = tokens_in = tokens_out = 0
     cached = reasoning = written = 0
     for o in calls:
@@ -49,9 +49,7 @@ def summed(calls: Iterable[Observation]) -> Counts:
         cached += read or 0
         reasoning += thought or 0
         written += wrote or 0
-    return Counts(
-        requests, cost, tokens_in, tokens_out, cached, errors, reasoning, written, refused
-    )
+    return (requests, cost, tokens_in, tokens_out, cached, errors, reasoning, written, refused)
 
 
 class Spread:
@@ -97,23 +95,34 @@ class Totals:
         self.usage_sources: Counter[str] = Counter()
         self.merged_into_other = 0
 
-    def add(self, calls: Sequence[Observation], counts: Counts) -> None:
-        """Take in calls of one identity and what they sum up to."""
-        o = calls[0]
-        provider, model = o.provider or "", o.model or ""
+    def add(self, o: Observation, counts: Sequence[int]) -> None:
+        """Take in what calls of one identity, ``o`` being one of them, sum up to."""
         # A plain tuple is found where labels are, and made in a fraction of their time.
-        labels = (provider, model, o.key or "", o.agent or "", o.project or "")
+        _, _, key, agent, project, _, _, _, provider, _, _, model = o[:12]
+        labels = (provider or "", model or "", key or "", agent or "", project or "")
         row = self.usage.get(labels)  # type: ignore[call-overload]
         if row is None:
             row = self._row(Labels(*labels))
         row[:] = map(add, row, counts)
-        self._details(provider, model, calls)
 
     def _row(self, labels: Labels) -> list[int]:
         if len(self.usage) >= self._limit:
             self.merged_into_other += 1
             labels = Labels(labels.provider, OTHER, OTHER, OTHER, OTHER)
         return self.usage.setdefault(labels, [0] * len(Counts._fields))
+
+    def detail(self, calls: Iterable[Observation]) -> None:
+        """Take in how long calls took, how they ended, and whence their usage is known."""
+        groups: dict[tuple[str | None, str | None], list[Observation]] = {}
+        for o in calls:
+            name = (o[8], o[11])
+            same = groups.get(name)
+            if same is None:
+                groups[name] = [o]
+            else:
+                same.append(o)
+        for (provider, model), same in groups.items():
+            self._details(provider or "", model or "", same)
 
     def _details(self, provider: str, model: str, calls: Iterable[Observation]) -> None:
         timing = self.timing.get((provider, model))

@@ -39,7 +39,7 @@ CALL = Observation(
 
 
 def test_the_ledger_sums_the_right_fields() -> None:
-    assert summed([CALL]) == Counts(
+    assert Counts(*summed([CALL])) == Counts(
         requests=1,
         cost_nano_usd=13,
         input_tokens=11,
@@ -50,12 +50,13 @@ def test_the_ledger_sums_the_right_fields() -> None:
         cache_write_tokens=3,
         refused=0,
     )
-    assert summed([CALL._replace(action="block")]).refused == 1
+    assert Counts(*summed([CALL._replace(action="block")])).refused == 1
 
 
 def test_the_totals_take_the_right_fields() -> None:
     totals = Totals()
-    totals.add([CALL], summed([CALL]))
+    totals.add(CALL, summed([CALL]))
+    totals.detail([CALL])
     timing = totals.timing["provider", "model"]
     assert (timing.duration.total, timing.ttft.total) == (2.0, 0.25)
     assert totals.usage_sources["reported"] == 1
