@@ -208,7 +208,7 @@ class Lane:
             least = min(least, money * calls // cost)
         room = 1 if least < 4 else min(ROOM, least // 2)
         if seen >= 2 * ROOM:
-            cell.room = room
+            cell.room, cell.wait = room, 0
         else:
             cell.room, cell.wait = 1, room if seen >= AT_ONCE else 0
         owner = cell.owner
