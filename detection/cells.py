@@ -10,7 +10,7 @@ observation at a few microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -60,6 +60,8 @@ class Cell:
 
 #: Series dumped, or cells let go of, at once: some milliseconds.
 PART = 32
+#: A series with calls all the time takes the memory of so many that get one now and then.
+HEAVY = 4
 #: Series that one new combination of names can bring, more or less.
 SPARE = 16
 
@@ -76,6 +78,8 @@ class Registry:
         self.marked: dict[Series, SeriesState] = {}
         #: Cells taken over from other settings, to be linked anew by these.
         self.former: dict[Identity, Cell] = {}
+        #: Series with a call in so many parts of the hour that each part has its place in memory.
+        self.heavy = 0
         self.dropped = 0
         self._offset = int(settings.timezone_offset_hours * 360)
         self._judged = judged
@@ -175,7 +179,11 @@ class Registry:
 
     @property
     def _crowded(self) -> bool:
-        return len(self.states) + SPARE >= self.settings.caps.series
+        return self._weight + SPARE >= self.settings.caps.series
+
+    @property
+    def _weight(self) -> int:
+        return len(self.states) + (HEAVY - 1) * self.heavy
 
     def idle(self, most: int) -> list[tuple[Identity, Cell]]:
         """Some cells that had no call since they were last looked at, the oldest first.
@@ -206,7 +214,7 @@ class Registry:
         self.dropped += 1
         for state in cell.states:
             state.cells -= 1
-            if not state.cells and len(self.states) > self.settings.caps.series - 8 * PART:
+            if not state.cells and self._weight > self.settings.caps.series - 8 * PART:
                 self._drop_state(state)
 
     def drop_strays(self, most: int) -> None:
@@ -226,32 +234,38 @@ class Registry:
         del self.states[series]
         self.owners.pop(series, None)
         self.marked.pop(series, None)
+        self.heavy = max(0, self.heavy - state.window.dense)
         self.dropped += 1
         return True
 
-    def _adopt(self, states: dict[Series, SeriesState]) -> None:
-        self.states = states
-        self.marked = {}
-        for series, state in states.items():
-            # They may be of other settings: a limit set since must hold at once.
-            if series.dimension in self._limited or not self._is_judged(state):
-                self._arm(state, state.last)
-            if state.evidence or state.wolf:
-                self.marked[series] = state
+    def _adopt(self, series: Series, state: SeriesState) -> None:
+        """Have a state that was learned by other settings, maybe: new ones must hold at once."""
+        self.states[series] = state
+        limited = series.dimension in self._limited
+        if limited or state.alarm_bucket == NEVER or not self._is_judged(state):
+            self._arm(state, state.last)
+        if state.evidence or state.wolf:
+            self.marked[series] = state
 
     def take_over(self, other: Registry) -> None:
         """Have the series and owners of another registry; its cells are linked anew when used."""
-        self._adopt(other.states)
+        self.clear()
+        for series, state in other.states.items():
+            self._adopt(series, state)
         self.owners, self.dropped = other.owners, other.dropped
         self.former = {**other.former, **other.cells}
 
     def parts(self) -> Iterator[tuple[str, list[Any]]]:
-        """Cells, series and owners as plain values, some at a time; no cell may hold calls.
+        """Series, owners and cells as plain values, some at a time; no cell may hold calls.
 
         What is there when it begins is what is told, also if calls are booked in between.
         """
         states, owners = list(self.states.values()), list(self.owners.values())
         cells = list(self.cells.items())
+        for at in range(0, len(states), PART):
+            yield "states", [s.dump() for s in states[at : at + PART]]
+        for at in range(0, len(owners), PART):
+            yield "owners", [o.dump() for o in owners[at : at + PART]]
         for at in range(0, len(cells), PART):
             yield (
                 "cells",
@@ -265,25 +279,48 @@ class Registry:
                     for identity, cell in cells[at : at + PART]
                 ],
             )
-        for at in range(0, len(states), PART):
-            yield "states", [s.dump() for s in states[at : at + PART]]
-        for at in range(0, len(owners), PART):
-            yield "owners", [o.dump() for o in owners[at : at + PART]]
 
-    def load(self, saved: Mapping[str, Any]) -> None:
-        """Undo :meth:`dump`."""
-        self.cells.clear()
-        self.former.clear()
-        loaded = [SeriesState.load(s) for s in saved["states"]]
-        self._adopt({s.series: s for s in loaded})
-        self.owners = {}
-        for row in saved["owners"]:
-            state = self.states[Series(*row["series"])]
-            self.owners[state.series] = Owner.load(row, state)
-        for identity, series, (seen, room, start), novel in saved["cells"]:
-            cell = self._link(tuple(self.states[Series(*s)] for s in series), int(start))
-            cell.seen, cell.room, cell.novel = int(seen), int(room), list(novel)
-            self.cells[_identity(identity)] = cell
+    def clear(self) -> None:
+        """Forget everything."""
+        for table in (self.states, self.owners, self.cells, self.marked, self.former):
+            table.clear()
+
+    def load(self, name: str, rows: list[Any]) -> None:
+        """Take one of :meth:`parts` back: first all series, then owners, then cells."""
+        if name == "states":
+            for row in rows:
+                state = SeriesState.load(row)
+                self._adopt(state.series, state)
+        elif name == "owners":
+            for row in rows:
+                state = self.states[Series(*row["series"])]
+                self.owners[state.series] = Owner.load(row, state)
+        elif name == "cells":
+            for identity, series, (seen, room, start), novel in rows:
+                cell = self._link(tuple(self.states[Series(*s)] for s in series), int(start))
+                cell.seen, cell.room, cell.novel = int(seen), int(room), list(novel)
+                self.cells[_identity(identity)] = cell
+
+    def forget(self, owns: Callable[[str, str], bool], kind: str, member: str) -> int:
+        """Let go of all series that are someone's, and of them as a known member of others.
+
+        Gives how many series went.
+        """
+        gone = [series for series in self.states if owns(*series)]
+        if gone:
+            theirs = {self.states[series] for series in gone}
+            for table in (self.cells, self.former):
+                for identity in [i for i, c in table.items() if not theirs.isdisjoint(c.states)]:
+                    for state in table.pop(identity).states:
+                        state.cells -= 1
+            for series in gone:
+                del self.states[series]
+                self.owners.pop(series, None)
+                self.marked.pop(series, None)
+        for state in self.states.values():
+            if state.members:
+                state.members.get(kind, {}).pop(member, None)
+        return len(gone)
 
 
 def _plain(identity: Identity) -> list[Any]:

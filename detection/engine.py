@@ -9,7 +9,7 @@ The same observations and sweeps give the same verdicts, live and offline.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,6 +25,7 @@ DUMP_VERSION = 1
 SHARED_MOST = 32
 FLEET_BUCKETS = 384
 HOUR = 360
+_PARTS = ("version", "now", "swept", "faults", "states", "owners", "cells")
 
 T = TypeVar("T")
 
@@ -99,6 +100,7 @@ class Engine(Lane):
         bucket = int(now) // 10
         registry = self._registry
         yield from self._book_waiting(bucket - LATEST)
+        yield from self._weigh()
         for states in _parts(list(registry.marked.values())):
             yield self._end(states, now)
         if bucket // HALF_HOUR != self._learned:
@@ -113,6 +115,18 @@ class Engine(Lane):
         if lead and bucket // HOUR != self._slow:
             self._slow = bucket // HOUR
             yield from self._slow_lane(now, bucket)
+
+    def _weigh(self) -> Iterator[list[Verdict]]:
+        """See how much memory the series take by now, and make room if it is too much."""
+        heavy = 0
+        for states in _parts(list(self._registry.states.values()), 32 * PART):
+            heavy += sum([state.window.dense for state in states])
+            yield []
+        registry = self._registry
+        registry.heavy, cells = heavy, -1
+        while registry.full and cells != len(registry.cells):
+            cells = len(registry.cells)
+            yield self._make_room() or []
 
     def _end(self, states: Sequence[SeriesState], now: float) -> list[Verdict]:
         told: list[Verdict] | None = None
@@ -319,6 +333,7 @@ class Engine(Lane):
             "faults": dict(self.faults),
             "detectors_off": sum(len(s.off) for s in states if s.off),
             "series": len(states),
+            "heavy": registry.heavy,
             "owners": len(registry.owners),
             "combinations": len(registry.cells),
             "dropped": registry.dropped,
@@ -340,9 +355,9 @@ class Engine(Lane):
 
         Traffic may go on between two parts: each series is told as it then is.
         """
+        yield "version", DUMP_VERSION
         for _ in self._book_waiting(NEVER):
             yield "cells", []
-        yield "version", DUMP_VERSION
         yield "now", self.now
         yield "swept", [self._learned, self._slow]
         yield "faults", dict(self.faults)
@@ -356,12 +371,44 @@ class Engine(Lane):
         ValueError
             It is a dump of another version.
         """
-        if saved.get("version") != DUMP_VERSION:
-            raise ValueError(f"a dump of version {saved.get('version')} can't be read")
-        self.now = float(saved["now"])
-        self._learned, self._slow = saved["swept"]
-        self.faults = dict(saved["faults"])
-        self._registry.load(saved)
+        self.load_parts((name, saved.get(name)) for name in _PARTS)
+
+    def load_parts(self, parts: Iterable[tuple[str, Any]]) -> None:
+        """Undo :meth:`dump_in_parts`, in its order; what was known before is forgotten.
+
+        Raises
+        ------
+        ValueError
+            It is a dump of another version; nothing is known then.
+        """
+        registry, version = self._registry, None
+        registry.clear()
+        try:
+            for name, value in parts:
+                if name == "version":
+                    version = value
+                if version != DUMP_VERSION:
+                    break
+                if name == "now":
+                    self.now = float(value)
+                elif name == "swept":
+                    self._learned, self._slow = value
+                elif name == "faults":
+                    self.faults = dict(value)
+                else:
+                    registry.load(name, value)
+            if version != DUMP_VERSION:
+                raise ValueError(f"a dump of version {version} can't be read")
+        except BaseException:
+            registry.clear()
+            raise
+
+    def forget(self, owns: Callable[[str, str], bool], kind: str, member: str) -> int:
+        """Forget the series for which ``owns(dimension, value)``, and a member of others.
+
+        Gives how many series went.
+        """
+        return self._registry.forget(owns, kind, member)
 
     def take_over(self, other: Engine) -> None:
         """Go on with all that another engine knows, by the settings of this one.
@@ -374,9 +421,9 @@ class Engine(Lane):
         self._registry.take_over(other._registry)
 
 
-def _parts(rows: list[T]) -> Iterator[list[T]]:
-    for at in range(0, len(rows), PART):
-        yield rows[at : at + PART]
+def _parts(rows: list[T], most: int = PART) -> Iterator[list[T]]:
+    for at in range(0, len(rows), most):
+        yield rows[at : at + most]
 
 
 def _stale(reports: Mapping[str, tuple[int, float]], now: float, half: float) -> bool:

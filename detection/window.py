@@ -167,6 +167,11 @@ class Window:
         place = bisect_right(range(0, len(few), 3), bucket, key=few.__getitem__)
         return few[3 * place - 3 + column] if place else 0
 
+    @property
+    def dense(self) -> bool:
+        """Whether every bucket of the hour has its place."""
+        return self._few is None
+
     def calls_in(self, buckets: int) -> int:
         """Calls in the last so many buckets, the running one included."""
         return self.calls - self._total(self.bucket - buckets, 1)

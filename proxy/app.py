@@ -383,7 +383,7 @@ class App:
         self.pools.close()
         await self.drills.stop()
         await self.background.stop()
-        await self.memory.keep()
+        await self.memory.keep_now()
         with contextlib.suppress(StoreError):
             await self.shadow.tell()
         await self.alerts.stop()

@@ -19,6 +19,7 @@ import orjson
 
 from detection.engine import Engine
 from detection.types import Dimension, unpair
+from proxy import engine_file
 from proxy.journal import Journal, JournalBusyError, lock
 from proxy.journal_segments import list_segments
 
@@ -118,31 +119,14 @@ def in_archive(data_dir: Path, name: Name) -> int:
 
 def in_memory_file(path: Path, name: Name) -> int:
     """Erase the name in a file that an engine's memory was written to; series forgotten."""
+    engine = Engine()
     try:
-        kept, count = in_memory(orjson.loads(path.read_bytes()), name)
+        engine_file.read(engine, path)
     except FileNotFoundError:
         return 0
-    if count:
-        _replace(path, orjson.dumps(kept, option=orjson.OPT_NON_STR_KEYS))
+    count = engine.forget(name.owns, name.dimension, name.value)
+    engine_file.rewrite(engine, path)
     return count
-
-
-def in_memory(dump: Mapping[str, Any], name: Name) -> tuple[dict[str, Any], int]:
-    """An engine's memory without the name, and how many series went."""
-    states = []
-    count = 0
-    for state in dump["states"]:
-        if name.owns(*state["series"]):
-            count += 1
-            continue
-        members = state["members"]
-        if members and name.value in members.get(name.dimension, ()):
-            held = {k: v for k, v in members[name.dimension].items() if k != name.value}
-            state = {**state, "members": {**members, name.dimension: held}}
-        states.append(state)
-    owners = [owner for owner in dump["owners"] if not name.owns(*owner["series"])]
-    cells = [cell for cell in dump["cells"] if not any(name.owns(*series) for series in cell[1])]
-    return {**dump, "states": states, "owners": owners, "cells": cells}, count
 
 
 def in_data_dir(data_dir: Path, name: Name) -> dict[str, int]:
@@ -240,9 +224,7 @@ async def attend(
     """Do what was asked of this worker: its own journal, its engine's memory, and what
     ``also`` is to forget."""
     for done, name in _asked(data_dir, worker):
-        kept, series = in_memory(engine.dump(), name)
-        if series:
-            engine.load(kept)
+        series = engine.forget(name.owns, name.dimension, name.value)
         also(name)
         records = 0
         for path in journal.close_segment():

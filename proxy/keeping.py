@@ -1,27 +1,27 @@
 """What the engine has learned, kept over restarts.
 
-Owns: the file that the engine's state is written to and read from, and what comes
-into it or goes out of it from beside: imported baselines, names to be forgotten.
-Must never: stop a start because the file is broken; it is set aside and told.
+Owns: when the engine's state is written and read, and what comes into it or goes out
+of it from beside: imported baselines, names to be forgotten. Must never: stop a start
+because the file is broken; it is set aside and told.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 
-import orjson
 import structlog
 
 from detection.engine import Engine
+from proxy.engine_file import keep, restore
 from proxy.forgetting import Name, attend
 from proxy.history.baselines import take
 from proxy.journal import Journal
 
 _log = structlog.get_logger("tokenweir.keeping")
-_ROWS = ("cells", "states", "owners")
+#: Of a worker's time at most: who knows very many callers writes less often.
+_KEEP_SHARE = 0.02
 
 
 class Memory:
@@ -45,6 +45,7 @@ class Memory:
         self._forgotten = forgotten
         self._worker = str(index)
         self._file = data_dir / f"engine-{index}.json"
+        self._next = 0.0
 
     def recall(self) -> None:
         """Take what was kept at the last stop, and what was imported since."""
@@ -52,6 +53,12 @@ class Memory:
         self.take_imported()
 
     async def keep(self) -> None:
+        """Write it down, if the last time is long enough ago for what it took."""
+        if monotonic() >= self._next:
+            spent = await keep(self._engine(), self._file)
+            self._next = monotonic() + spent / _KEEP_SHARE
+
+    async def keep_now(self) -> None:
         """Write it down."""
         await keep(self._engine(), self._file)
 
@@ -65,57 +72,3 @@ class Memory:
         """Forget whom a person asked to be forgotten."""
         engine, journal = self._engine(), self._journal
         await attend(self._data_dir, self._worker, engine, journal, self._forgotten)
-
-
-def restore(engine: Engine, path: Path) -> bool:
-    """Load the engine's state; false where there is none that can be used."""
-    try:
-        saved = orjson.loads(path.read_bytes())
-        engine.load(saved)
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        aside = path.with_suffix(".broken")
-        try:
-            path.rename(aside)
-        except OSError:
-            aside = path
-        _log.warning("engine_state_unusable", file=str(aside), reason=str(error)[:200])
-        return False
-    return True
-
-
-async def keep(engine: Engine, path: Path) -> None:
-    """Write the engine's state, whole or not at all; calls are served in between."""
-    told: dict[str, list[bytes]] = {name: [] for name in _ROWS}
-    for name, part in engine.dump_in_parts():
-        text = orjson.dumps(part, option=orjson.OPT_NON_STR_KEYS)
-        if name in _ROWS:
-            told[name] += [text[1:-1]] if part else []
-        else:
-            told[name] = [text]
-        await asyncio.sleep(0)
-    await asyncio.to_thread(_write, path, _joined(told))
-
-
-def _joined(told: dict[str, list[bytes]]) -> Iterator[bytes]:
-    """One JSON object of the parts."""
-    for place, (name, parts) in enumerate(told.items()):
-        yield (b"," if place else b"{") + orjson.dumps(name) + b":"
-        if name in _ROWS:
-            yield b"["
-            for number, part in enumerate(parts):
-                yield b"," + part if number else part
-            yield b"]"
-        else:
-            yield parts[0]
-    yield b"}"
-
-
-def _write(path: Path, parts: Iterator[bytes]) -> None:
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)

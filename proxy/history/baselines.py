@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakKeyDictionary
 
-import orjson
 import structlog
 
 from detection.engine import Engine
 from detection.settings import DetectionSettings
 from detection.types import FleetBucket, Observation, Series
+from proxy import engine_file
 from proxy.history.archive import Archive, moment
 from proxy.history.merging import merged
 from proxy.history.rows import DAY_SECONDS, HOUR_SECONDS, Aggregate, Row, stand_in
@@ -184,13 +184,9 @@ def write(
     if not hours:
         return 0
     since = (hours[-1] + 1) * HOUR_SECONDS - REMEMBERED_SECONDS
-    dump = learn(archive.rows(since), settings, progress).dump()
-    path = _path(data_dir)
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(orjson.dumps(dump, option=orjson.OPT_NON_STR_KEYS))
-    fresh.chmod(0o600)
-    fresh.replace(path)
-    return len(dump["states"])
+    engine = learn(archive.rows(since), settings, progress)
+    engine_file.rewrite(engine, _path(data_dir))
+    return int(engine.health()["series"])
 
 
 _taken: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
@@ -210,7 +206,9 @@ def take(engine: Engine, data_dir: Path) -> bool:
         return False
     _taken[engine] = written
     try:
-        engine.load(merged(engine.dump(), orjson.loads(_path(data_dir).read_bytes())))
+        imported = Engine(engine.settings)
+        engine_file.read(imported, _path(data_dir))
+        engine.load(merged(engine.dump(), imported.dump()))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         _log.warning("imported_baselines_unusable", file=str(_path(data_dir)), reason=repr(error))
         return False

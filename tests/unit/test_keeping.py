@@ -10,7 +10,7 @@ import orjson
 from detection.cells import PART
 from detection.engine import Engine
 from detection.types import Observation
-from proxy.keeping import keep, restore
+from proxy.engine_file import keep, restore
 
 AT = 1_700_000_000.0
 

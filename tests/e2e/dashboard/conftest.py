@@ -14,9 +14,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import orjson
 import pytest
 
+from proxy.engine_file import rewrite
 from proxy.store.settings import StoreSettings
 from proxy.store.store import Store
 from tests.conftest import Recorder
@@ -213,8 +213,7 @@ def troubled(recorder: Recorder, tmp_path_factory) -> Iterator[Proxy]:
     folder = tmp_path_factory.mktemp("troubled")
     data = folder / "data"
     data.mkdir()
-    state = learned(time.time(), LEARNED_DAYS).dump()
-    (data / "engine-0.json").write_bytes(orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS))
+    rewrite(learned(time.time(), LEARNED_DAYS), data / "engine-0.json")
     with Upstream(recorder) as upstream:
         settings["upstreams"] = {"openai": {"base_url": upstream.url}}
         with running_proxy(folder, settings) as proxy:
