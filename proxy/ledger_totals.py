@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from detection.types import Observation, failed
 from proxy.semconv import DURATION_BUCKETS_SECONDS, TTFT_BUCKETS_SECONDS
@@ -100,16 +100,15 @@ class Totals:
         # A plain tuple is found where labels are, and made in a fraction of their time.
         _, _, key, agent, project, _, _, _, provider, _, _, model = o[:12]
         labels = (provider or "", model or "", key or "", agent or "", project or "")
-        row = self.usage.get(labels)  # type: ignore[call-overload]
-        if row is None:
-            row = self._row(Labels(*labels))
-        row[:] = map(add, row, counts)
-
-    def _row(self, labels: Labels) -> list[int]:
-        if len(self.usage) >= self._limit:
+        usage: dict[Any, list[int]] = self.usage
+        row = usage.get(labels)
+        if row is None and len(usage) >= self._limit:
             self.merged_into_other += 1
-            labels = Labels(labels.provider, OTHER, OTHER, OTHER, OTHER)
-        return self.usage.setdefault(labels, [0] * len(Counts._fields))
+            labels = (labels[0], OTHER, OTHER, OTHER, OTHER)
+            row = usage.get(labels)
+        if row is None:
+            row = usage[Labels(*labels)] = [0] * len(Counts._fields)
+        row[:] = map(add, row, counts)
 
     def detail(self, calls: Iterable[Observation]) -> None:
         """Take in how long calls took, how they ended, and whence their usage is known."""
