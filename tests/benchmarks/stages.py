@@ -9,10 +9,11 @@ what is measured is all of our work on a call and none of the kernel's. Calls co
 in blocks of 32, as from 32 connections, and the event loop runs between blocks, so
 that the store's batches go out as they do in service; what that takes is told apart.
 With ``--keys`` the calls come with so many credentials in turn, each of which made
-``--met`` calls before (detection looks at a caller's first 32 calls one by one, and at
-up to sixteen together later), and the limit that
-applies is one for all (a key's own share is fetched before its first call goes out,
-which a rig without sockets can't wait for).
+``--met`` calls before (detection books a caller's first calls one by one, and up to
+sixteen together later), and the limit that applies is one for all (a key's own share is
+fetched before its first call goes out, which a rig without sockets can't wait for).
+Blocks of calls with ten of these credentials alone are then played in turn with those
+with all: their ratio is what so many callers cost, whatever else the machine does.
 
 Stages are timed in a second run by wrapping their entry points; the wrapper's own
 cost is measured on an empty function and taken off.
@@ -43,6 +44,7 @@ from proxy.http.upstream import UpstreamConnection
 from proxy.redact import configure_logging
 
 BLOCK = 32
+FEW_KEYS = 10
 #: Of the event loop between two blocks: fewer, and the store's answers come too late.
 TURNS = 5
 
@@ -205,6 +207,21 @@ async def blocks(
     return found
 
 
+async def in_turn(pairs: Pairs, calls: int, keys: int) -> tuple[list[float], list[float]]:
+    """Microseconds a call in blocks with all keys, and in blocks with few of them."""
+    found: tuple[list[float], list[float]] = ([], [])
+    for first in range(0, calls, 10 * BLOCK):
+        for place, some in enumerate((keys, FEW_KEYS)):
+            plain, _ = await blocks(pairs, 10 * BLOCK, (2 + place) * 10**7 + first, some)
+            found[place].extend(plain)
+    return found
+
+
+def quietest(figures: list[float]) -> float:
+    """What the quietest twentieth of them takes at most."""
+    return statistics.quantiles(figures, n=20)[0]
+
+
 class Timer:
     """Exclusive-of-wrapper CPU time of some entry points."""
 
@@ -278,11 +295,19 @@ async def main(options: argparse.Namespace) -> None:
             if passed < 0.99 * calls:
                 raise SystemExit(f"only {passed} calls passed: {dict(app.runtime.decisions)}")
             total = statistics.median(plain)
-            quiet = statistics.quantiles(plain, n=20)[0]
             print(
                 f"{'whole call, without sockets':<34}{total:8.1f} us "
-                f"(median of blocks; {quiet:.1f} in the quietest twentieth)"
+                f"(median of blocks; {quietest(plain):.1f} in the quietest twentieth)"
             )
+            if options.keys > FEW_KEYS:
+                many, few = await in_turn(pairs, options.calls, options.keys)
+                halves = statistics.median(many), statistics.median(few)
+                print(
+                    f"{options.keys} callers beside {FEW_KEYS}{'':<8}"
+                    f"{halves[0]:.1f} / {halves[1]:.1f} us = {halves[0] / halves[1]:.3f} (median), "
+                    f"{quietest(many):.1f} / {quietest(few):.1f} = "
+                    f"{quietest(many) / quietest(few):.3f} (quietest twentieth)"
+                )
             print(f"{'the event loop between calls':<34}{statistics.mean(between):8.1f} us (mean)")
             stages = {
                 name: max(0.0, (seconds / calls - timer.empty) * 1e6)
