@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.request import urlopen
 
 from tests.benchmarks._peers import Peer
@@ -182,9 +183,20 @@ class Reading:
     p50_ms: float
     p99_ms: float
     failed: int
+    calls: int
 
 
-def script(peer: Peer, *, stream: bool, at_once: bool = False) -> str:
+class Callers(NamedTuple):
+    """How many keys calls come with in turn, and how many calls came before."""
+
+    count: int = 1
+    before: int = 0
+
+
+ONE_CALLER = Callers()
+
+
+def script(peer: Peer, callers: Callers, *, stream: bool, at_once: bool = False) -> str:
     """What wrk sends: 1.5 KB, no two alike."""
     headers = {
         "Content-Type": "application/json",
@@ -202,10 +214,12 @@ def script(peer: Peer, *, stream: bool, at_once: bool = False) -> str:
         + '"},{"role":"user","content":"What is known about order '
     )
     fields = ",".join(f"[{json.dumps(k)}]={json.dumps(v)}" for k, v in headers.items())
+    key = f"fields['Authorization']='Bearer sk-bench-'..(n%{callers.count}); "
     return (
-        f"local start={json.dumps(start)}\nlocal seed=os.time()\nlocal n=0\n"
-        "function request() n=n+1; return wrk.format('POST',"
-        f"'{peer.path}',{{{fields}}},start..seed..'-'..n..'?\"}}]}}') end\n"
+        f"local start={json.dumps(start)}\nlocal seed=os.time()\nlocal n={callers.before}\n"
+        f"local fields={{{fields}}}\n"
+        f"function request() n=n+1; {key if callers.count > 1 else ''}return wrk.format('POST',"
+        f"'{peer.path}',fields,start..seed..'-'..n..'?\"}}]}}') end\n"
     )
 
 
@@ -218,10 +232,11 @@ def wrk(
     stream: bool,
     cpu: int,
     at_once: bool = False,
+    callers: Callers = ONE_CALLER,
 ) -> Reading:
     """Drive a peer and read what it cost. ``at_once``: the upstream paces no stream."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write(script(peer, stream=stream, at_once=at_once))
+        file.write(script(peer, callers, stream=stream, at_once=at_once))
         file.flush()
         scheme = "https" if peer.tls else "http"
         command = [*pinned(cpu), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency"]
@@ -238,6 +253,7 @@ def wrk(
         p50_ms=_latency(text, "50%"),
         p99_ms=_latency(text, "99%"),
         failed=int(bad[1] if bad else 0) + int(errors[1] if errors else 0),
+        calls=done,
     )
 
 
