@@ -25,7 +25,7 @@ Ends: TypeAlias = npt.NDArray[np.int64]
 
 #: Changes in the hour up to which they are kept one by one, in a quarter of the memory.
 FEW = 64
-#: No bucket is later.
+#: No bucket is later, none earlier than as much before 1970.
 FAR = 2**62
 
 _NOTHING = array("q", (0, 0))
@@ -106,7 +106,7 @@ class Window:
         for bucket in sorted(came):
             calls += came[bucket][0]
             cost += came[bucket][1]
-            few.extend((bucket, calls, cost))
+            few.extend((_near(bucket), calls, cost))
         self._bound_few(few)
 
     def advance(self, bucket: int) -> None:
@@ -118,8 +118,7 @@ class Window:
         if few is not None:
             self.bucket = bucket
             if self.calls != (few[-2] if few else 0) or self.cost != (few[-1] if few else 0):
-                # A clock gone mad must not break it.
-                few.extend((min(max(last, bucket - SIZE), FAR), self.calls, self.cost))
+                few.extend((_near(max(last, bucket - SIZE)), self.calls, self.cost))
                 if len(few) > 3 * FEW:
                     self._bound_few(few)
             return
@@ -131,7 +130,7 @@ class Window:
             ends[place + 1] = self.cost
         elif gap >= SIZE:
             self._ends = _NO_ENDS
-            self._few = array("q", (bucket - SIZE if bucket < FAR else FAR, self.calls, self.cost))
+            self._few = array("q", (_near(bucket - SIZE), self.calls, self.cost))
         else:
             _fill(ends, place, bucket % SIZE * 2, gap, self.calls, self.cost)
         self.bucket = bucket
@@ -225,6 +224,11 @@ class Window:
             window.advance(int(bucket))
             window.add(int(bucket), int(calls), int(cost))
         return window
+
+
+def _near(bucket: int) -> int:
+    """A bucket that fits into 64 bits, also where a clock has gone mad."""
+    return min(max(bucket, -FAR), FAR)
 
 
 def _came(few: array[int]) -> Iterator[tuple[int, int, int]]:

@@ -38,6 +38,12 @@ _TICK_SECONDS = 0.1
 _REPORTS_A_SECOND, _AT_ONCE = 20, 40
 _LOOK_SECONDS = 1.0
 _REFRESH_SECONDS = 10.0
+_FORGET_SECONDS = 60.0
+#: Of those that wait, whom one report asks for: it holds no more accounts.
+_WAITERS = 300
+#: Budgets that are asked for whenever some are, though nobody here spends them.
+_BUDGETS_HEARD = 1_000
+_GIVE_BACK_SECONDS = 3.0
 _BACKOFF_SECONDS = 0.25
 _CUT_SECONDS = 10.0
 
@@ -72,6 +78,8 @@ class Enforcement:
         self._clock = clock
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._heard_of = 0
+        self._forgot_at = 0.0
         self._known: dict[str, dict[str, Any]] = {}
         self._reasons: dict[str, str] = {}
         self._verdict_listeners: list[Callable[[Verdict], object]] = []
@@ -126,12 +134,10 @@ class Enforcement:
         """Give shares back, and end."""
         await cancel(self._tasks)
         self._tasks = []
-        for counter in self.gate.counters:
-            counter.seen = 0.0
         counters = self.gate.counters
         counters.release(counters.take_waiters(), answered=False)
         with contextlib.suppress(StoreError, RedisError):
-            await self.holds.report()
+            await self.holds.give_back(_GIVE_BACK_SECONDS)
         self.gate.counters.mirror = []
         if self._mirror is not None:
             for counter in self.gate.counters:
@@ -301,15 +307,19 @@ class Enforcement:
         """One exchange with the store, and the answer to those who wait."""
         counters = self.gate.counters
         counters.replicas = self._store.replicas()
-        waiters, answered = counters.take_waiters(), False
+        waiters, answered = counters.take_waiters(_WAITERS), False
         try:
-            await self.holds.report()
+            await self.holds.report([c for holds, _ in waiters for c, _, _ in holds])
             answered = True
         except (StoreError, RedisError):
             pass
         finally:
+            if answered and not counters.available:
+                self.holds.rouse()
             counters.available = answered
             counters.release(waiters, answered=answered)
+            if counters.waited_for:
+                self._wake.set()
 
     async def _look_forever(self) -> None:
         refreshed = 0.0
@@ -338,9 +348,16 @@ class Enforcement:
     def _refresh(self, now: float) -> None:
         """Hear of budgets that only others spend, and drop counters nobody uses."""
         counters = self.gate.counters
-        counters.dirty.update(c for c in counters if c.rule.kind == "budget" and c.span.name)
-        if counters.forget_idle(now):
-            self.gate.refresh()
+        budgets = [c for c in counters if c.rule.kind == "budget" and c.span.name]
+        if len(budgets) > _BUDGETS_HEARD:
+            start = self._heard_of % len(budgets)
+            self._heard_of = start + _BUDGETS_HEARD
+            budgets = budgets[start : start + _BUDGETS_HEARD]
+        counters.dirty.update(budgets)
+        if now - self._forgot_at >= _FORGET_SECONDS:
+            self._forgot_at = now
+            if counters.forget_idle(now):
+                self.gate.refresh()
 
 
 def _target(shown: dict[str, Any]) -> str:

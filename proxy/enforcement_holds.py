@@ -11,14 +11,15 @@ import asyncio
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import orjson
 
 from detection.budget import Account, headroom
 from proxy.enforcement_mirror import Mirror, Remains
-from proxy.gate_counters import Counters
-from proxy.gate_rules import Counter
+from proxy.gate_counters import MOST_COUNTERS, Counters
+from proxy.gate_rules import Counter, Rule
 from proxy.store.scripts import Script, load
 
 #: A replica that has not been heard for this long is taken for dead.
@@ -29,6 +30,16 @@ _KEEP_SECONDS = 86_400.0
 _IDLE_SECONDS = 1.0
 _BATCH = 400
 _PACE = 0.3
+#: A lease that is a small part of what remains may rest: it is kept for so long without a
+#: report, so that a caller who comes now and then finds it, and costs nothing meanwhile.
+REST_SECONDS = 600
+_REST_PART = 16
+_REST_IDLE_SECONDS = 300.0
+_RENEW_SECONDS = 60.0
+#: The store hears of an account a tenth of a second after a call, or as soon as so many
+#: a second allow, and at the latest within so long; one that runs short at once.
+_ACCOUNTS_A_SECOND = 2_000
+_LATEST_SECONDS = 4.0
 #: Places in a request, see hold.lua.
 _KEEP, _RISK = 3, 9
 
@@ -49,6 +60,7 @@ class _Item:
     used: int
     request: list[int | float]
     before: str = ""
+    stays_seconds: float = 0.0
 
     def stay_within_hold(self) -> None:
         """Ask to keep no more than is still held; it may have lapsed since the last try."""
@@ -98,14 +110,17 @@ class Holds:
         self._unanswered: dict[int, tuple[int, list[_Item]]] = {}
         self._recover: list[_Item] = []
         self._floors: dict[str, int] = {}
+        #: Accounts at rest, by when their leases end; the first to end comes first.
+        self._resting: dict[Counter, float] = {}
+        self._looked_at = 0.0
         self.reports = 0
         self._one_at_a_time = asyncio.Lock()
         if mirror is not None:
             counters.mirror = mirror.numbers
             self._recover = [_recovered(left, clock()) for left in mirror.left]
 
-    async def report(self) -> None:
-        """Tell what was used, and get what is needed next.
+    async def report(self, first: Iterable[Counter] = ()) -> None:
+        """Tell what was used, and get what is needed next, ``first`` by all means.
 
         Raises
         ------
@@ -113,11 +128,11 @@ class Holds:
             No answer; the same report is repeated next time.
         """
         async with self._one_at_a_time:
-            await self._report()
+            await self._report(first)
 
-    async def _report(self) -> None:
+    async def _report(self, first: Iterable[Counter]) -> None:
         by_shard: dict[int, list[_Item]] = {}
-        for item in self._due():
+        for item in self._due(first):
             shard = zlib.crc32(item.name.encode()) % self._shards
             if shard not in self._unanswered:
                 by_shard.setdefault(shard, []).append(item)
@@ -146,12 +161,11 @@ class Holds:
 
     # -- what to tell -----------------------------------------------------------
 
-    def _due(self) -> Iterable[_Item]:
+    def _due(self, first: Iterable[Counter]) -> Iterable[_Item]:
         now = self._clock()
         yield from self._recover
-        for counter in list(self._counters.dirty):
-            if now >= counter.end:
-                self._counters.roll(counter, now)
+        self._wake(now)
+        for counter in self._most_urgent(first, now):
             yield _Item(counter, counter.account, counter.account_name, 0, [])
             if counter.rule.rolling:
                 for name in counter.before:
@@ -159,6 +173,65 @@ class Holds:
                         yield _Item(counter, None, f"{counter.stem}:{name}", 0, [], before=name)
         for name, (counter, account, _) in list(self._counters.retired.items()):
             yield _Item(counter, account, name, 0, [])
+
+    def _most_urgent(self, first: Iterable[Counter], now: float) -> Iterable[Counter]:
+        """Those to be told of now: who is waited for, then who was not heard for longest."""
+        dirty = self._counters.dirty
+        every = min(_LATEST_SECONDS, len(dirty) / _ACCOUNTS_A_SECOND)
+        waited_for, others = dict.fromkeys(first), []
+        for counter in [*waited_for, *dirty]:
+            if now >= counter.end:
+                self._counters.roll(counter, now)
+            account = counter.account
+            if account.waiting:
+                waited_for[counter] = None
+            elif (
+                now - account.heard_at >= every
+                or account.reserved + account.pending > account.hold // 2
+                or account.until - now < _LATEST_SECONDS
+            ):
+                others.append(counter)
+        others.sort(key=lambda counter: counter.account.heard_at)
+        return dict.fromkeys([*waited_for, *others])
+
+    def _wake(self, now: float) -> None:
+        """Have the leases that soon end told of again: kept, or given back where idle."""
+        if now - self._looked_at < _IDLE_SECONDS:
+            return
+        self._looked_at = now
+        for counter in list(islice(self._resting, _ACCOUNTS_A_SECOND)):
+            if self._resting[counter] - now > _RENEW_SECONDS:
+                break
+            del self._resting[counter]
+            if self._counters.know(counter):
+                self._counters.dirty.add(counter)
+
+    def rouse(self) -> None:
+        """Have all leases told of: the store may have lost them."""
+        self._counters.dirty.update(filter(self._counters.know, self._resting))
+        self._resting.clear()
+
+    async def give_back(self, seconds: float) -> None:
+        """Give all leases back, or as many as the time allows, before this replica ends.
+
+        Raises
+        ------
+        StoreError
+            No answer.
+        """
+        counters, until = self._counters, self._clock() + seconds
+        self._resting.clear()
+        for counter in counters:
+            counter.seen = 0.0
+            if counter.account.hold:
+                counter.account.heard_at = float("-inf")
+                counters.dirty.add(counter)
+        await self.report()
+        while counters.dirty and self._clock() < until:
+            before = len(counters.dirty)
+            await self.report()
+            if len(counters.dirty) == before:
+                break
 
     def _prepare(self, item: _Item) -> None:
         """Fix what is told of an account; from here it is only repeated."""
@@ -173,6 +246,8 @@ class Holds:
             item.request = [rule.limit, 0, 0, 0, expires, 0, charge, 0, 0, 0]
             return
         extra = self._headroom(counter, now) if account is counter.account else 0
+        rests = extra > 0 and self._may_rest(counter, extra)
+        item.stays_seconds = REST_SECONDS if rests else TTL_SECONDS
         report = account.report(extra)
         floor = self._floors.pop(item.name, 0)
         item.used = report.used
@@ -180,7 +255,7 @@ class Holds:
         # One more call may be let through before this replica is heard again.
         risk = account.reserved + account.waiting + min(extra, counter.last)
         account.secured = min(account.secured, risk)
-        item.request += [expires, floor, charge, 0, 0, risk]
+        item.request += [expires, floor, charge, 0, 0, risk, item.stays_seconds]
         if self._mirror is not None:
             if account.place < 0:
                 account.place = self._mirror.assign(item.name)
@@ -196,16 +271,32 @@ class Holds:
             pace = used / passed if counter.paced_at else 0.0
             counter.rate += _PACE * (pace - counter.rate)
             counter.paced_at, counter.mine_before = now, account.mine
-        if now - counter.seen > _IDLE_SECONDS:
-            counter.last = 0
-            return 0
-        counter.last = int(counter.last * 0.98)
-        return headroom(
-            per_second=counter.rate,
-            largest=max(counter.last, counter.rule.limit // 1000),
-            remaining=account.remaining,
-            replicas=self._counters.replicas,
-        )
+        idle = now - counter.seen
+        if idle <= _REST_IDLE_SECONDS:
+            last = int(counter.last * 0.98)
+            if not last and _lasts(counter.rule):
+                last = counter.last
+            extra = headroom(
+                per_second=counter.rate,
+                largest=max(last, counter.rule.limit // 1000),
+                remaining=account.remaining,
+                replicas=self._counters.replicas,
+            )
+            if idle <= _IDLE_SECONDS or self._may_rest(counter, extra):
+                counter.last = last
+                return extra
+        counter.last = 0
+        return 0
+
+    def _may_rest(self, counter: Counter, extra: int) -> bool:
+        """Whether others hardly miss a lease: it is so small a part of what remains.
+
+        Not where counts end within minutes anyway, or more accounts are known than can be.
+        """
+        counters = self._counters
+        if not _lasts(counter.rule) or len(counters) >= MOST_COUNTERS:
+            return False
+        return extra * _REST_PART * counters.replicas <= counter.account.remaining
 
     # -- what was answered ------------------------------------------------------
 
@@ -232,7 +323,7 @@ class Holds:
             )
             account.heard_at = now
             account.secured = min(held, int(item.request[_RISK]))
-            account.until = now + _TRUSTED_SECONDS
+            account.until = now + _TRUSTED_SECONDS + item.stays_seconds - TTL_SECONDS
             if self._mirror is not None and account.place >= 0:
                 self._mirror.sent(account.place, 0, 0)
                 self._mirror.numbers[account.place] = account.reserved + account.pending
@@ -240,9 +331,16 @@ class Holds:
 
     def _settle_down(self, counter: Counter, account: Account, name: str) -> None:
         """Stop telling of what is at rest."""
-        if account.hold or account.reserved or account.pending or account.waiting:
+        if account.reserved or account.pending or account.waiting:
+            return
+        if account.hold:
+            if account.until - self._clock() > 2 * _RENEW_SECONDS and name not in self._floors:
+                self._counters.dirty.discard(counter)
+                self._resting.pop(counter, None)
+                self._resting[counter] = account.until
             return
         if account is counter.account:
+            self._resting.pop(counter, None)
             if name not in self._floors and not account.waiting:
                 self._counters.dirty.discard(counter)
         else:
@@ -250,3 +348,8 @@ class Holds:
         if self._mirror is not None:
             self._mirror.release(account.place)
             account.place = -1
+
+
+def _lasts(rule: Rule) -> bool:
+    """Whether what is counted stays counted for longer than some minutes."""
+    return not (rule.rolling or rule.metric == "in_flight")

@@ -71,6 +71,7 @@ class Gate:
         self.in_force = Actions(mode, protect, blast_radius or BlastRadiusSettings())
         self._cache = PlanCache(self._plan)
         self._plans = self._cache.plans
+        self.counters.on_forgotten = self.refresh
         self.configure(mode, limits, budgets, protect, blast_radius)
 
     # -- settings and actions ---------------------------------------------------

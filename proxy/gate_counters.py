@@ -30,8 +30,10 @@ from proxy.providers.base import Refusal
 from proxy.settings import BudgetSettings, LimitSettings
 
 _FRESH_SECONDS = 0.5
-_MOST_COUNTERS = 50_000
+#: Counters known at once, more or less: about 1 kB each.
+MOST_COUNTERS = 120_000
 _IDLE_SECONDS = 900.0
+_IDLE_AT_LEAST_SECONDS = 2.0
 
 Ready = Callable[[bool], None]
 Waiter = tuple[tuple[Hold, ...], Ready]
@@ -57,7 +59,10 @@ class Counters:
         self.dirty: set[Counter] = set()
         self.retired: dict[str, tuple[Counter, Account, float]] = {}
         self._waiters: list[Waiter] = []
+        self._forgot_at = 0.0
         self.on_wait: Callable[[], None] = lambda: None
+        #: Called where counters are gone that plans may still point at.
+        self.on_forgotten: Callable[[], None] = lambda: None
         #: Counters that refused (or would have), for incidents: counter -> calls refused.
         self.crossed: dict[Counter, int] = {}
 
@@ -104,6 +109,10 @@ class Counters:
     def __iter__(self) -> Iterator[Counter]:
         return iter(self._counters.values())
 
+    def know(self, counter: Counter) -> bool:
+        """Whether this is one of them, still."""
+        return self._counters.get((counter.rule, counter.values)) is counter
+
     def __len__(self) -> int:
         return len(self._counters)
 
@@ -126,10 +135,17 @@ class Counters:
     def _counter(self, rule: Rule, values: tuple[str, ...]) -> Counter:
         counter = self._counters.get((rule, values))
         if counter is None:
-            if len(self._counters) >= _MOST_COUNTERS:
-                self.forget_idle(self._clock(), 0.0)
+            if len(self._counters) >= MOST_COUNTERS:
+                self._forget_some()
             counter = self._counters[rule, values] = Counter(rule, values)
         return counter
+
+    def _forget_some(self) -> None:
+        now = self._clock()
+        if now - self._forgot_at > _IDLE_AT_LEAST_SECONDS:
+            self._forgot_at = now
+            if self.forget_idle(now, _IDLE_AT_LEAST_SECONDS):
+                self.on_forgotten()
 
     def forget_idle(self, now: float, idle_seconds: float = _IDLE_SECONDS) -> bool:
         """Drop counters nobody uses; whether plans may now point at dropped ones."""
@@ -316,10 +332,15 @@ class Counters:
         self._waiters.append((tuple(holds), ready))
         self.on_wait()
 
-    def take_waiters(self) -> list[Waiter]:
+    def take_waiters(self, most: int | None = None) -> list[Waiter]:
         """Those whom the next exchange with the store asks for; who comes later waits on."""
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters[:most], self._waiters[len(self._waiters[:most]) :]
         return waiters
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether somebody waits for a share."""
+        return bool(self._waiters)
 
     def release(self, waiters: list[Waiter], *, answered: bool) -> None:
         """The store answered (or didn't): let those who waited try again, in order."""

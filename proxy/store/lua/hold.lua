@@ -5,7 +5,7 @@
 --          2 sequence number of this report; a repeat counts nothing twice
 --          3 seconds after which a silent replica counts as dead
 --          4 JSON: per key [limit, used, want, keep, expires_at, floor, charge,
---            before_sequence, before_used, risk]
+--            before_sequence, before_used, risk, stays]
 --            used     settled since the last report that was answered
 --            want     to be held from now on; keep: of that, what can't be refused
 --            floor    spent is at least this (a store that lost data learns it again)
@@ -14,6 +14,7 @@
 --            before_  a report that may or may not have arrived before a restart;
 --                     if it has, what it told is taken off `used`
 --            risk     of want: set aside for calls under way, and for the next one
+--            stays    seconds for this account in place of argument 3, where given
 -- Reply    per key spent, charged, held, held by others
 --
 -- Fields   s spent, c charged; per replica h: held, r: of that at risk, x: dead
@@ -28,7 +29,7 @@ local reply = {}
 local function whole(number) return string.format('%.0f', number) end
 
 for i, key in ipairs(KEYS) do
-  local limit, used, want, keep, expires_at, floor, charge, before, before_used, risk =
+  local limit, used, want, keep, expires_at, floor, charge, before, before_used, risk, stays =
     unpack(requests[i])
   local raw = redis.call('HGETALL', key)
   local account = {}
@@ -83,7 +84,7 @@ for i, key in ipairs(KEYS) do
     fields[#fields + 1] = 'r:' .. replica
     fields[#fields + 1] = whole(math.min(held, risk))
     fields[#fields + 1] = 'x:' .. replica
-    fields[#fields + 1] = string.format('%.3f', now + ttl)
+    fields[#fields + 1] = string.format('%.3f', now + (stays or ttl))
   elseif account['h:' .. replica] then
     gone[#gone + 1] = 'h:' .. replica
     gone[#gone + 1] = 'r:' .. replica

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -84,11 +85,11 @@ async def test_sums_are_told_per_client_and_count_once_in_the_series(
     ledger = await open_ledger(store)
     told: dict[str | None, int] = {}
 
-    def listen(start: float, sample: Observation, counts: Counts) -> None:
+    def listen(start: float, sample: Observation, counts: Sequence[int]) -> None:
         assert start == sample.ts // 10 * 10
-        told[sample.client] = told.get(sample.client, 0) + counts.requests
+        told[sample.client] = told.get(sample.client, 0) + counts[0]
 
-    def fail(start: float, sample: Observation, counts: Counts) -> None:
+    def fail(start: float, sample: Observation, counts: Sequence[int]) -> None:
         raise RuntimeError("a listener of ours fails")
 
     ledger.on_sums(fail)
