@@ -37,9 +37,12 @@ _REST_PART = 16
 _REST_IDLE_SECONDS = 300.0
 _RENEW_SECONDS = 60.0
 #: The store hears of an account a tenth of a second after a call, or as soon as so many
-#: a second allow, and at the latest within so long; one that runs short at once.
+#: a second allow, and at the latest within so long; one that runs short at once. What a
+#: resting lease covers anyway can wait longer: nobody else may use it.
 _ACCOUNTS_A_SECOND = 2_000
 _LATEST_SECONDS = 4.0
+_RESTING_A_SECOND = 500
+_RESTING_LATEST_SECONDS = 20.0
 #: Places in a request, see hold.lua.
 _KEEP, _RISK = 3, 9
 
@@ -112,7 +115,10 @@ class Holds:
         self._floors: dict[str, int] = {}
         #: Accounts at rest, by when their leases end; the first to end comes first.
         self._resting: dict[Counter, float] = {}
+        #: Accounts that the store is to hear of when there is time, by when that began.
+        self._later: dict[Counter, float] = {}
         self._looked_at = 0.0
+        self._ends = False
         self.reports = 0
         self._one_at_a_time = asyncio.Lock()
         if mirror is not None:
@@ -131,17 +137,23 @@ class Holds:
             await self._report(first)
 
     async def _report(self, first: Iterable[Counter]) -> None:
-        by_shard: dict[int, list[_Item]] = {}
+        by_shard: dict[int, list[_Item]] = {
+            shard: [] for shard in range(self._shards) if shard not in self._unanswered
+        }
+        room = len(by_shard) * _BATCH
         for item in self._due(first):
-            shard = zlib.crc32(item.name.encode()) % self._shards
-            if shard not in self._unanswered:
-                by_shard.setdefault(shard, []).append(item)
+            items = by_shard.get(zlib.crc32(item.name.encode()) % self._shards)
+            if items is not None and len(items) < _BATCH:
+                items.append(item)
+                room -= 1
+                if not room:
+                    break
         for shard, items in by_shard.items():
-            self._sequence += 1
-            chosen = items[:_BATCH]
-            for item in chosen:
-                self._prepare(item)
-            self._unanswered[shard] = (self._sequence, chosen)
+            if items:
+                self._sequence += 1
+                for item in items:
+                    self._prepare(item)
+                self._unanswered[shard] = (self._sequence, items)
         for shard, (sequence, items) in list(self._unanswered.items()):
             for item in items:
                 item.stay_within_hold()
@@ -183,16 +195,35 @@ class Holds:
             if now >= counter.end:
                 self._counters.roll(counter, now)
             account = counter.account
+            left = account.until - now
             if account.waiting:
                 waited_for[counter] = None
-            elif (
-                now - account.heard_at >= every
-                or account.reserved + account.pending > account.hold // 2
-                or account.until - now < _LATEST_SECONDS
-            ):
+            elif account.reserved + account.pending > account.hold // 2:
                 others.append(counter)
+            elif _RENEW_SECONDS < left <= REST_SECONDS:
+                dirty.discard(counter)
+                self._later.setdefault(counter, now)
+            elif now - account.heard_at >= every or left < _LATEST_SECONDS:
+                others.append(counter)
+        others += self._no_longer_later(now)
         others.sort(key=lambda counter: counter.account.heard_at)
         return dict.fromkeys([*waited_for, *others])
+
+    def _no_longer_later(self, now: float) -> list[Counter]:
+        """Those whose calls a resting lease covers, and who waited long enough to be told of."""
+        later, found = self._later, []
+        wait = 0.0 if self._ends else min(_RESTING_LATEST_SECONDS, len(later) / _RESTING_A_SECOND)
+        for counter in list(islice(later, _BATCH)):
+            if now - later[counter] < wait:
+                break
+            del later[counter]
+            if self._counters.know(counter):
+                if now >= counter.end:
+                    self._counters.roll(counter, now)
+                # Until it is answered: there may be no room for it now.
+                self._counters.dirty.add(counter)
+                found.append(counter)
+        return found
 
     def _wake(self, now: float) -> None:
         """Have the leases that soon end told of again: kept, or given back where idle."""
@@ -221,17 +252,14 @@ class Holds:
         """
         counters, until = self._counters, self._clock() + seconds
         self._resting.clear()
+        self._ends = True
         for counter in counters:
             counter.seen = 0.0
             if counter.account.hold:
-                counter.account.heard_at = float("-inf")
                 counters.dirty.add(counter)
-        await self.report()
-        while counters.dirty and self._clock() < until:
-            before = len(counters.dirty)
+        left = -1
+        while left != (left := len(counters.dirty) + len(self._later)) and self._clock() < until:
             await self.report()
-            if len(counters.dirty) == before:
-                break
 
     def _prepare(self, item: _Item) -> None:
         """Fix what is told of an account; from here it is only repeated."""
