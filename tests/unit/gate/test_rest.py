@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from detection.budget import nano_usd
 from proxy import enforcement_holds
 from proxy.gate_rules import Counter
 from proxy.settings import BudgetSettings, LimitSettings
@@ -18,6 +17,7 @@ from tests.unit.gate.test_shares import COST
 from tests.unit.store.support import Server, until
 
 BUDGET = BudgetSettings(name="b", by=["key"], amount_usd=1.0, per="month")
+LIMIT = LimitSettings(name="r", by=["key"], requests=100_000, per="month")
 
 
 async def one(replica: Replica, key: str = "key_0") -> str:
@@ -35,8 +35,7 @@ def counter_of(replica: Replica) -> Counter:
 async def test_who_comes_now_and_then_finds_its_share_and_costs_nothing_meanwhile(
     open_replica: OpenReplica,
 ) -> None:
-    limit = LimitSettings(name="r", by=["key"], requests=100_000, per="month")
-    replica = await open_replica("a", limits=[limit])
+    replica = await open_replica("a", limits=[LIMIT])
     holds, counters = replica.enforcement.holds, replica.gate.counters
     await one(replica)
     await until(lambda: not counters.dirty)
@@ -107,16 +106,16 @@ async def test_a_share_so_large_that_others_miss_it_does_not_rest(
 async def test_what_rests_is_told_of_again_when_the_store_has_been_away(
     open_replica: OpenReplica, server: Server
 ) -> None:
-    replica = await open_replica("a", budgets=[BUDGET])
+    replica = await open_replica("a", limits=[LIMIT])
     await one(replica)
     counters = replica.gate.counters
     await until(lambda: not counters.dirty)
-    other = await open_replica("b", budgets=[BUDGET])
+    other = await open_replica("b", limits=[LIMIT])
     server.command("FLUSHALL")
     account, lost_at = counter_of(replica).account, replica.store.clock()
     counters.available = False
     await until(lambda: account.heard_at > lost_at and not counters.dirty)
     assert await one(other) == "allow"
-    await until(lambda: counter_of(other).account.spent == 2 * COST)
-    left = nano_usd(1.0) - 2 * COST - account.hold
+    await until(lambda: counter_of(other).account.spent == 2)
+    left = LIMIT.requests - 2 - account.hold
     assert counter_of(other).account.remaining == left
