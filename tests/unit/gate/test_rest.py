@@ -101,6 +101,8 @@ async def test_a_share_so_large_that_others_miss_it_does_not_rest(
     await one(replica)
     account = counter_of(replica).account
     await until(lambda: account.hold == 0 and account.spent == 1)
+    assert not replica.enforcement.holds._resting
+    assert account.remaining == limit.requests - 1
 
 
 async def test_what_rests_is_told_of_again_when_the_store_has_been_away(
