@@ -11,13 +11,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## What there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-run: $(VENV)/.run ## Start the proxy with the embedded store and no config file
+run: $(VENV)/.compiled ## Start the proxy with the embedded store and no config file
 	@exec $(BIN)/tokenweir serve $(ARGS)
 
-demo: $(VENV)/.run ## Watch a runaway agent being found and stopped: no API key, no network
+demo: $(VENV)/.compiled ## Watch a runaway agent being found and stopped: no API key, no network
 	@exec $(BIN)/tokenweir demo $(ARGS)
 
-test: $(VENV)/.dev ## Run the tests
+test: $(VENV)/.dev $(VENV)/.compiled ## Run the tests
 	@sh tests/setup.sh
 	@$(BIN)/python -m pytest -q -m "not slow" -n 3 --dist loadfile $(ARGS) || { \
 	  echo "once more, one at a time: what failed beside others on a busy machine"; \
@@ -26,12 +26,12 @@ test: $(VENV)/.dev ## Run the tests
 check: $(VENV)/.dev ## Lint, types, import rules, dead code, lock, docs
 	@sh tests/check.sh
 
-chaos: $(VENV)/.dev ## Every fault, for real
+chaos: $(VENV)/.dev $(VENV)/.compiled ## Every fault, for real
 	@sh tests/setup.sh chaos
 	@$(BIN)/python -m pytest -q tests/chaos $(ARGS)
 	@$(BIN)/python -m tests.chaos.report
 
-bench: $(VENV)/.dev ## The benchmarks, here and now
+bench: $(VENV)/.dev $(VENV)/.compiled ## The benchmarks, here and now
 	@sh tests/setup.sh bench
 	@sh tests/benchmarks/run.sh $(ARGS)
 
@@ -50,6 +50,7 @@ sbom: $(VENV)/.run ## Write the bill of materials (CycloneDX) to sbom.json
 	@$(BIN)/python deploy/sbom.py > sbom.json && echo "sbom.json written"
 
 clean: ## Remove what the commands above made
+	find proxy detection -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf sbom.json $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
@@ -63,6 +64,11 @@ $(VENV)/.run: requirements.lock $(BIN)/python
 	@printf '#!%s\nimport sys\nsys.path.insert(0, "%s")\nfrom proxy.cli import main\nmain()\n' \
 	  "$(CURDIR)/$(BIN)/python" "$(CURDIR)" > $(BIN)/tokenweir
 	@chmod +x $(BIN)/tokenweir
+	@touch $@
+
+# A fifth of the time to start is compiling where Python may not keep what it compiled.
+$(VENV)/.compiled: $(shell find proxy detection -name '*.py') $(VENV)/.run
+	@$(BIN)/python -m compileall -q proxy detection
 	@touch $@
 
 $(VENV)/.dev: tests/requirements.lock $(VENV)/.run

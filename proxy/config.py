@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -270,30 +272,46 @@ async def watch(
     """
     file = Path(path)
     seen = _content(file)
-    import watchfiles  # only where a file is watched: it brings a second event loop's tools
+    async with aclosing(_notices(file.absolute().parent, stop or asyncio.Event())) as notices:
+        async for _ in notices:
+            # Looked at each second too: a change before the watch began, or on a file
+            # system that tells of none, is seen as well.
+            if _content(file) == seen:
+                continue
+            text = await _settled(file)
+            if text is None or text == seen:
+                continue
+            seen = text
+            try:
+                outcome = on_change(await asyncio.to_thread(parse, text, str(path)))
+            except ConfigError as error:
+                outcome = on_error(error)
+            if outcome is not None:
+                await outcome
 
-    async for _ in watchfiles.awatch(
-        file.absolute().parent,
+
+async def _notices(folder: Path, stop: asyncio.Event) -> AsyncGenerator[None]:
+    """One for each change in the folder, and one a second, until ``stop``."""
+    import watchfiles  # only where a file is watched
+
+    # Not `awatch`: that loads a second event loop's tools, to wait in a thread as well.
+    changes = watchfiles.watch(
+        folder,
         stop_event=stop,
         recursive=False,
         debounce=100,
         rust_timeout=1000,
         yield_on_timeout=True,
-    ):
-        # Looked at each second too: a change before the watch began, or on a file
-        # system that tells of none, is seen as well.
-        if _content(file) == seen:
-            continue
-        text = await _settled(file)
-        if text is None or text == seen:
-            continue
-        seen = text
-        try:
-            outcome = on_change(await asyncio.to_thread(parse, text, str(path)))
-        except ConfigError as error:
-            outcome = on_error(error)
-        if outcome is not None:
-            await outcome
+        raise_interrupt=False,
+    )
+    thread = ThreadPoolExecutor(1, "config-watch")
+    wait = functools.partial(asyncio.get_running_loop().run_in_executor, thread, next, changes, None)
+    try:
+        while await wait() is not None:
+            yield
+    finally:
+        stop.set()  # or the thread would go on
+        thread.shutdown(wait=False)
 
 
 async def _settled(file: Path) -> str | None:

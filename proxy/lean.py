@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import mimetypes
 import os
 import sys
 from collections.abc import Iterable
@@ -49,6 +50,8 @@ def _hollow(package: str) -> None:
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Nor has pydantic to look through every installed package for plug-ins of its own.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
+# The types of files that we serve are the same on every machine.
+mimetypes.knownfiles.clear()
 for _package, _others in _LOOKED_FOR:
     _import_without(_package, _others)
 for _package in _PARTS_USED:

@@ -260,8 +260,28 @@ def catalogue_provider(vendor: str, upstream_url: str) -> Provider | None:
 
 
 def load_catalogue() -> None:
-    """Read the price list now: the first call may come when no file can be opened any more."""
-    get_snapshot()
+    """Read the price list now: the first call may come when no file can be opened any more.
+
+    Two in three of its prices are another model's as well, and are kept once; what it
+    says to people, and how it would read answers, is let go of.
+    """
+    kept: dict[tuple[tuple[str, object], ...], ModelPrice] = {}
+
+    def once(prices: ModelPrice) -> ModelPrice:
+        try:
+            return kept.setdefault(tuple(vars(prices).items()), prices)
+        except TypeError:  # prices by the length of the prompt, which can't be a key
+            return prices
+
+    for provider in get_snapshot().providers:
+        provider.extractors = None
+        for model in provider.models:
+            model.description = model.price_comments = None
+            if isinstance(model.prices, ModelPrice):
+                model.prices = once(model.prices)
+            else:
+                for dated in model.prices:
+                    dated.prices = once(dated.prices)
 
 
 @lru_cache(maxsize=512)
