@@ -305,9 +305,9 @@ async def _notices(folder: Path, stop: asyncio.Event) -> AsyncGenerator[None]:
         raise_interrupt=False,
     )
     thread = ThreadPoolExecutor(1, "config-watch")
-    wait = functools.partial(asyncio.get_running_loop().run_in_executor, thread, next, changes, None)
+    loop = asyncio.get_running_loop()
     try:
-        while await wait() is not None:
+        while await loop.run_in_executor(thread, next, changes, None) is not None:
             yield
     finally:
         stop.set()  # or the thread would go on

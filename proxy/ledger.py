@@ -43,6 +43,8 @@ FleetCallback = Callable[[Series, Sequence[FleetBucket]], None]
 SumsCallback = Callable[[float, Observation, Sequence[int]], None]
 Identity = tuple[Any, ...]
 """(client, provider, model, key, agent, project, endpoint, user, *tags): who calls what."""
+Known = tuple[tuple[Place, ...], list[int] | None]
+"""Where the calls of an identity count in the store, and in the totals once one did."""
 
 _WHO = ("client", "provider", "model", "key", "agent", "project", "endpoint", "user")
 _who = itemgetter(*map(Observation._fields.index, _WHO))  # by place: thrice as fast as by name
@@ -77,7 +79,7 @@ class Ledger:
         self._replicas = replicas
         self._totals = Totals(max_label_sets)
         self._calls: list[Observation] = []
-        self._places: dict[Identity, tuple[Place, ...]] = {}
+        self._known: dict[Identity, Known] = {}
         self._own: dict[Series, dict[int, list[int]]] = {}
         self._own_from: int | None = None
         self._callbacks: list[FleetCallback] = []
@@ -124,12 +126,12 @@ class Ledger:
         self.journal.flush()  # what isn't there must not be counted
         calls, self._calls = self._calls, []
         self._totals.detail(calls)
-        for lane, deltas in zip(self._lanes, self._fold(calls, self._totals), strict=True):
+        for lane, deltas in zip(self._lanes, self._fold(calls, live=True), strict=True):
             if self._own_from is not None:
                 self._keep_own(deltas)
             lane.offer(deltas, to)
 
-    def _fold(self, calls: Iterable[Observation], totals: Totals | None = None) -> list[Deltas]:
+    def _fold(self, calls: Iterable[Observation], *, live: bool = False) -> list[Deltas]:
         """What calls add, per shard; to the totals too, unless they are old records."""
         buckets: dict[int, dict[Identity, list[Observation]]] = {}
         running, cells = -1, {}  # type: tuple[int, dict[Identity, list[Observation]]]
@@ -144,15 +146,19 @@ class Ledger:
             else:
                 same.append(o)
         shards: list[Deltas] = [{} for _ in range(self._counters.shards)]
-        known = self._places
+        known = self._known
         for bucket, cells in buckets.items():
             for identity, same in cells.items():
-                counts, sample = summed(same), same[0]
-                if totals is not None:
-                    totals.add(sample, counts)
-                    self._tell_sums(bucket, sample, counts)
+                counts = summed(same)
+                places, total = known.get(identity) or self._learn(identity, same[0])
+                if live:
+                    if total is None:
+                        total = self._totals.row_of(same[0])
+                        known[identity] = places, total
+                    total[:] = map(add, total, counts)
+                    self._tell_sums(bucket, same[0], counts)
                 row = list(counts)
-                for place in known.get(identity) or self._learn(identity, sample):
+                for place in places:
                     shard, name = shards[place.shard], (place, bucket)
                     other = shard.get(name)
                     shard[name] = row if other is None else list(map(add, other, row))
@@ -166,15 +172,15 @@ class Ledger:
                 self._failed("sums")
                 log.exception("a listener to the ledger's sums failed")
 
-    def _learn(self, identity: Identity, sample: Observation) -> tuple[Place, ...]:
+    def _learn(self, identity: Identity, sample: Observation) -> Known:
         """Where the calls of an identity count, worked out once."""
         shards: dict[int, list[Series]] = {}
         for series in series_of(sample):
             shards.setdefault(self._counters.shard_of(series), []).append(series)
-        make_room(self._places, KNOWN_IDENTITIES)
-        found = tuple(Place(series, shard) for shard, series in shards.items())
-        self._places[identity] = found
-        return found
+        make_room(self._known, KNOWN_IDENTITIES)
+        places = tuple(Place(series, shard) for shard, series in shards.items())
+        known = self._known[identity] = places, None
+        return known
 
     def _keep_own(self, deltas: Deltas) -> None:
         """Remember our own counts, to take them from the fleet's."""

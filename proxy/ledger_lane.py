@@ -14,6 +14,7 @@ the journal.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
@@ -42,29 +43,37 @@ def merge(into: Deltas, deltas: Deltas) -> None:
         into[cell] = counts if row is None else [a + b for a, b in zip(row, counts, strict=True)]
 
 
-def series_in(deltas: Deltas) -> set[str]:
-    """The ids of the series that these add to."""
-    return set().union(*[place.ids for place, _ in deltas])
-
-
 class _Waiting:
     """What is to be sent: the records up to ``to``."""
 
-    __slots__ = ("deltas", "series", "to")
+    __slots__ = ("_places", "_series", "deltas", "to")
 
-    def __init__(self, to: int, deltas: Deltas) -> None:
+    def __init__(self, to: int) -> None:
         self.to = to
-        self.deltas = deltas
-        self.series = series_in(deltas)
+        self.deltas: Deltas = {}
+        self._places: set[Place] = set()
+        self._series: set[str] = set()
 
-    def take(self, to: int, deltas: Deltas) -> bool:
-        """Grow by what comes next, unless a batch would be too large."""
-        series = self.series | series_in(deltas)
-        if len(series) > BATCH_SERIES:
-            return False
-        merge(self.deltas, deltas)
-        self.to, self.series = to, series
+    def take(self, to: int, deltas: Deltas, most: float = BATCH_SERIES) -> bool:
+        """Grow by what comes next, unless a batch would have more than ``most`` series."""
+        places = {place for place, _ in deltas} - self._places
+        if places:
+            fresh = set().union(*[place.ids for place in places]) - self._series
+            if self.deltas and len(self._series) + len(fresh) > most:
+                return False
+            self._places |= places
+            self._series |= fresh
+        if self.deltas:
+            merge(self.deltas, deltas)
+        else:
+            self.deltas = deltas
+        self.to = to
         return True
+
+    @property
+    def half_full(self) -> bool:
+        """Does it add to half as many series as a batch may?"""
+        return len(self._series) >= BATCH_SERIES // 2
 
 
 class Lane:
@@ -102,7 +111,8 @@ class Lane:
             self._behind = True
             return
         if not self._pending or not self._pending[-1].take(to, deltas):
-            self._pending.append(_Waiting(to, deltas))
+            self._pending.append(_Waiting(to))
+            self._pending[-1].take(to, deltas)
         if sum(len(waiting.deltas) for waiting in self._pending) > PENDING_CELLS:
             self._fall_behind()
 
@@ -200,13 +210,13 @@ class Lane:
         if self._reader is None or self._reader.position != acked:
             self._close_reader()
             self._reader = self._journal.reader(acked)
-        deltas: Deltas = {}
+        found = _Waiting(acked)
         reader = self._reader
-        while reader.position < self.offered and len(series_in(deltas)) < BATCH_SERIES // 2:
+        while reader.position < self.offered and not found.half_full:
             records = reader.take(REPLAY_RECORDS, self.offered)
             if not records:
                 break
-            merge(deltas, self._fold(o for _, o in records)[self.shard])
+            found.take(reader.position, self._fold(o for _, o in records)[self.shard], math.inf)
             await asyncio.sleep(0)
         to = reader.position
         if to == acked and self._journal.waiting_for_disk:
@@ -215,7 +225,7 @@ class Lane:
             to = self.offered
             self._behind = False
             self._close_reader()
-        return self._batch(acked, to, deltas)
+        return self._batch(acked, to, found.deltas)
 
     def _close_reader(self) -> None:
         if self._reader is not None:

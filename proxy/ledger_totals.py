@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import add
 from typing import Any, NamedTuple
 
 from detection.types import Observation, failed
@@ -93,22 +92,20 @@ class Totals:
         self.error_types: Counter[tuple[str, str]] = Counter()
         self.finish_reasons: Counter[tuple[str, str]] = Counter()
         self.usage_sources: Counter[str] = Counter()
-        self.merged_into_other = 0
 
-    def add(self, o: Observation, counts: Sequence[int]) -> None:
-        """Take in what calls of one identity, ``o`` being one of them, sum up to."""
+    def row_of(self, o: Observation) -> list[int]:
+        """Where calls like this one are summed, in the columns of :class:`Counts`."""
         # A plain tuple is found where labels are, and made in a fraction of their time.
         _, _, key, agent, project, _, _, _, provider, _, _, model = o[:12]
         labels = (provider or "", model or "", key or "", agent or "", project or "")
         usage: dict[Any, list[int]] = self.usage
         row = usage.get(labels)
         if row is None and len(usage) >= self._limit:
-            self.merged_into_other += 1
             labels = (labels[0], OTHER, OTHER, OTHER, OTHER)
             row = usage.get(labels)
         if row is None:
             row = usage[Labels(*labels)] = [0] * len(Counts._fields)
-        row[:] = map(add, row, counts)
+        return row
 
     def detail(self, calls: Iterable[Observation]) -> None:
         """Take in how long calls took, how they ended, and whence their usage is known."""

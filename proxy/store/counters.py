@@ -337,8 +337,8 @@ def window_spans(now: float, seconds: float) -> tuple[list[list[Any]], float]:
 
 def _payload(deltas: Sequence[Delta]) -> bytes:
     """What the script counts; a place's own part was spelled when it was made."""
-    rows = [b"[%b,%d,%b]" % (d[0].text, d[1], orjson.dumps(d[2])) for d in deltas]
-    return b'{"r":%b,"o":%b,"s":[%b]}' % (*_RULES, b",".join(rows))
+    rows = orjson.dumps([(orjson.Fragment(place.text), at, row) for place, at, row in deltas])
+    return b'{"r":%b,"o":%b,"s":%b}' % (*_RULES, rows)
 
 
 def _names(batch: Batch) -> dict[bytes, Series]:

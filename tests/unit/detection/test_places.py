@@ -55,7 +55,8 @@ def test_the_ledger_sums_the_right_fields() -> None:
 
 def test_the_totals_take_the_right_fields() -> None:
     totals = Totals()
-    totals.add(CALL, summed([CALL]))
+    totals.row_of(CALL)
+    assert list(totals.usage) == [("provider", "model", "key", "agent", CALL.project or "")]
     totals.detail([CALL])
     timing = totals.timing["provider", "model"]
     assert (timing.duration.total, timing.ttft.total) == (2.0, 0.25)

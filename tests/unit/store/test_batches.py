@@ -71,7 +71,7 @@ async def test_known_callers_are_bounded_and_those_forgotten_count_on(
     for call in calls:
         ledger.record(call)
     assert await ledger.flush(30)
-    assert len(ledger._places) == 20
+    assert len(ledger._known) == 20
     assert {r.value: r.counts for r in await store.usage("agent", "1h")} == expected_usage(
         calls, "agent"
     )
