@@ -11,7 +11,8 @@ from typing import Protocol
 
 import structlog
 
-from detection.engine import Engine, RepeatShare
+from detection.engine import Engine
+from detection.fleet import RepeatShare
 from detection.policy import Policy
 from detection.settings import DetectionSettings, PolicySettings
 from detection.types import Action, FleetBucket, Observation, Score, Series, Signal, Verdict

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import structlog
 from redis.exceptions import RedisError
 
-from detection.engine import RepeatShare
+from detection.fleet import RepeatShare
 from detection.types import Series
 from proxy.store.control_book import Record
 from proxy.store.errors import StoreError

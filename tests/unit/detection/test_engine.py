@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from detection.backtest import Backtest, line_of
 from detection.detectors.base import discover
-from detection.engine import Engine, RepeatShare
+from detection.engine import Engine
+from detection.fleet import RepeatShare
 from detection.settings import CapSettings, DetectionSettings, LimitSettings, Metric, Period
 from detection.types import (
     FleetBucket,
