@@ -21,6 +21,7 @@ from proxy.http.request import Head, Request
 from proxy.http.upload import Upload
 from proxy.http.upstream import UpstreamConnection
 from proxy.http.websocket import Tunnel
+from proxy.providers import name_turn
 from proxy.providers.base import Refusal
 
 _log = structlog.get_logger("tokenweir.http")
@@ -160,6 +161,7 @@ class Call:
             return None
         self._done = True
         services, monotonic = self.services, self.services.monotonic
+        name_turn(self.request.facts)  # where it was never sent
         call = finished(self.request, self._answer, outcome, usage, status, monotonic())
         observation = services.meter.record(call)
         if observation is None:

@@ -25,6 +25,7 @@ from proxy.http.request import (
 )
 from proxy.http.upstream import UpstreamConnection
 from proxy.http.websocket import Tunnel, switching_head
+from proxy.providers import name_turn
 
 _HOLD_BYTES = 262_144
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -210,6 +211,7 @@ class Exchange(Call):
             return
         first = upload.first(keep=self.method in _IDEMPOTENT)
         connection.start(self, head + first, upload.done)
+        name_turn(request.facts)
         if not upload.done:
             self._client.resume()
 

@@ -42,6 +42,7 @@ from proxy.providers.limits import RateLimit, rate_limits, retry_after
 from proxy.providers.reading import BodyParser
 from proxy.providers.realtime import Session
 from proxy.providers.requests import read_facts
+from proxy.providers.turns import name_turn
 from proxy.providers.vendors import provider_of
 
 #: In the order in which their path rules are tried.
@@ -73,6 +74,7 @@ __all__ = [
     "UsageChunkFilter",
     "ask_for_usage",
     "estimate_usage",
+    "name_turn",
     "normalised_finish",
     "provider_of",
     "rate_limits",
@@ -150,7 +152,8 @@ def read_request(
 ) -> RequestFacts:
     """What a request's body says; :data:`NO_FACTS` where it says nothing.
 
-    ``body`` may be truncated or invalid. ``key`` keys the fingerprint's hash. A body with
+    ``body`` may be truncated or invalid. ``key`` keys the fingerprint's hash, which
+    :func:`name_turn` makes. A body with
     a content ``encoding`` is read, but no stream can be asked for its usage in it.
     """
     try:

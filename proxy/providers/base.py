@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from detection.types import Usage
 
@@ -48,7 +48,9 @@ class RequestFacts:
     message (``fingerprint_kind`` ``text``) or of the last tool call with its
     result (``tool``), never of the whole prompt. ``include_usage`` is ``False``
     where an OpenAI-style stream must be asked for its usage, else ``None`` or
-    ``True``. ``metadata`` holds only short string values.
+    ``True``. ``metadata`` holds only short string values. ``turn`` is what the
+    fingerprint is still to be made of, and the key of its hash:
+    :func:`proxy.providers.turns.name_turn` does, once the request is on its way.
     """
 
     model: str | None = None
@@ -58,6 +60,7 @@ class RequestFacts:
     body_bytes: int = 0
     fingerprint: str | None = None
     fingerprint_kind: str | None = None
+    turn: tuple[Any, bytes] | None = None
     user: str | None = None
     session: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """From a request's body to its facts.
 
-Owns: decoding JSON and form bodies, whole or cut short, and the fingerprint.
+Owns: decoding JSON and form bodies, whole or cut short, down to the last turn.
 Must never: keep the prompt, or take longer than one pass over the body.
 """
 
@@ -14,7 +14,6 @@ import orjson
 from proxy.providers.base import NO_FACTS, Endpoint, RequestFacts
 from proxy.providers.edit import form_fields, members
 from proxy.providers.family import Family
-from proxy.providers.turns import fingerprint
 
 _SALVAGED = frozenset(
     (
@@ -67,8 +66,8 @@ def read_facts(
     found["stream"] = doc.get("stream") is True or endpoint.streams
     found["body_bytes"] = len(body)
     if turn is not None:
-        found["fingerprint"] = fingerprint(turn, key)
         found["fingerprint_kind"] = turn[0]
+        found["turn"] = turn, key
     if "metadata" not in found:
         found["metadata"] = _NONE
     # A frozen class's own __init__ sets each field by name, at five times the price.

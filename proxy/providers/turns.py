@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from proxy.providers.base import RequestFacts
 from proxy.providers.family import Turn
 
 _HASHED_BYTES = 65_536
@@ -33,6 +34,24 @@ _VOLATILE = frozenset(
     )
 )
 _SESSION = re.compile(r"_session_([0-9A-Za-z-]{8,64})$")
+
+
+def name_turn(facts: RequestFacts) -> None:
+    """Make the fingerprint of a request's last turn, and let go of the turn.
+
+    Nothing that stands between a request and its provider needs it: it is made while
+    the provider is at work.
+    """
+    if facts.turn is None:
+        return
+    turn, key = facts.turn
+    known = vars(facts)
+    known["turn"] = None
+    try:
+        known["fingerprint"] = fingerprint(turn, key)
+    except Exception:
+        # A body that breaks the reader must not break the call: it is only not understood.
+        known["fingerprint_kind"] = None
 
 
 def fingerprint(turn: Turn, key: bytes) -> str:

@@ -10,6 +10,7 @@ import pytest
 from proxy.providers import (
     FAMILIES,
     NO_FACTS,
+    name_turn,
     read_request,
     recognise,
     refusal,
@@ -140,6 +141,7 @@ def test_strange_requests_are_only_not_understood(wire: str, body: bytes) -> Non
     endpoint = Endpoint("vendor", wire, "unknown")
     for content_type in ("application/json", "multipart/form-data; boundary=x", ""):
         facts = read_request(endpoint, body, content_type, b"key")
+        name_turn(facts)
         assert facts.model is None or isinstance(facts.model, str)
         assert facts.fingerprint is None or len(facts.fingerprint) == 16
 

@@ -117,6 +117,7 @@ def test_a_block_is_one_request_and_says_what_to_do(between: Proxy, name: str) -
     rows = calls(between, agent)
     assert len(rows) == 1, "the SDK tried a block again"
     assert rows[0]["action"] == "block"
+    assert len(rows[0]["fingerprint"]) == 16, "a loop of refused calls must be seen as one"
 
 
 @CASES

@@ -13,7 +13,7 @@ import brotli
 import pytest
 import zstandard
 
-from proxy.providers import read_request, recognise
+from proxy.providers import name_turn, read_request, recognise
 from proxy.providers.base import NO_FACTS, RequestFacts
 
 KEY = b"k" * 32
@@ -25,7 +25,10 @@ CONVERSE = recognise("bedrock", "bedrock", "POST", "/model/m/converse", "", {})
 
 
 def facts(endpoint: Any, body: Any, key: bytes = KEY) -> RequestFacts:
-    return read_request(endpoint, json.dumps(body).encode(), "application/json", key)
+    found = read_request(endpoint, json.dumps(body).encode(), "application/json", key)
+    name_turn(found)
+    assert found.turn is None  # the prompt is let go of
+    return found
 
 
 def _openai_tool(ident: str, result: str, arguments: str = '{"a":1,"b":2}') -> dict[str, Any]:
@@ -213,6 +216,12 @@ def test_forms_tell_their_model() -> None:
     )
     endpoint = recognise("openai", "openai", "POST", "/v1/audio/transcriptions", "", {})
     assert read_request(endpoint, body, "multipart/form-data; boundary=b", KEY).model == "whisper-1"
+
+
+def test_a_turn_that_breaks_the_reader_has_no_fingerprint() -> None:
+    found = RequestFacts(fingerprint_kind="text", turn=(("text", ("a", object())), "no bytes"))
+    name_turn(found)
+    assert (found.fingerprint, found.fingerprint_kind, found.turn) == (None, None, None)
 
 
 def test_a_large_last_message_costs_a_bounded_hash() -> None:
