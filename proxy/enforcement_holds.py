@@ -41,7 +41,7 @@ _RENEW_SECONDS = 60.0
 #: resting lease covers anyway can wait longer: nobody else may use it.
 _ACCOUNTS_A_SECOND = 2_000
 _LATEST_SECONDS = 4.0
-_RESTING_A_SECOND = 500
+_RESTING_A_SECOND = 250
 _RESTING_LATEST_SECONDS = 20.0
 #: Places in a request, see hold.lua.
 _KEEP, _RISK = 3, 9
