@@ -35,6 +35,10 @@ STEPS_A_TICK = 4
 KNOWN_IDENTITIES = 120_000
 #: Batches a second at most, whatever the load: ticks grow longer instead.
 BATCHES_A_SECOND = 12
+#: Callers that a lone replica tells the store of each second, if it can: the more there
+#: are, the longer it waits for them to call again, since their calls share a row then.
+ROWS_A_SECOND = 1_000
+LONGEST_TICK_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -226,7 +230,18 @@ class Ledger:
                 log.exception("a tick of the ledger failed")
             spent = self._clock.monotonic() - started
             pause = max(self._tick_seconds, sent / len(self._lanes) / BATCHES_A_SECOND)
-            await asyncio.sleep(max(self._tick_seconds / 10, pause - spent))
+            await asyncio.sleep(
+                max(self._tick_seconds / 10, max(pause, self._gather(sent)) - spent)
+            )
+
+    def _gather(self, sent: int) -> float:
+        """How many seconds a lone replica may wait, that had no more than ``sent`` batches."""
+        rows = 0
+        for lane in self._lanes:
+            rows, lane.rows = rows + lane.rows, 0
+        if self._replicas() > 1 or sent >= STEPS_A_TICK:
+            return 0.0
+        return min(LONGEST_TICK_SECONDS, rows / ROWS_A_SECOND)
 
     async def tick(self) -> int:
         """Cut, send to every shard what it lacks, and tell what others counted.

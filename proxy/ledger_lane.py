@@ -101,6 +101,8 @@ class Lane:
         self.acked: int | None = None
         self.offered = journal.last
         self.duplicates = self.rewinds = self.alarms = 0
+        #: Rows sent, until somebody asks.
+        self.rows = 0
 
     # ---- from the cut ----
 
@@ -155,6 +157,7 @@ class Lane:
         self._sent_at = self._monotonic()
         self._inflight = None
         self.alarms += len(reply.alarms)
+        self.rows += len(batch.deltas)
         if reply.applied or (reply.duplicate and reply.last == batch.to):
             self.duplicates += reply.duplicate
             self.acked, self._fresh = batch.to, False

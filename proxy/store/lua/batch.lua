@@ -14,10 +14,11 @@
 --          status 1 counted, 0 counted before, -1 not the next batch: send what
 --          follows `last` (-1: nothing is known of this replica)
 
+local call, pcall = redis.call, redis.pcall
 local prefix, from, to = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local time = redis.call('TIME')
+local time = call('TIME')
 local now = tonumber(time[1])
-local last = redis.call('GET', KEYS[1])
+local last = call('GET', KEYS[1])
 
 if last then
   last = tonumber(last)
@@ -28,7 +29,7 @@ elseif ARGV[4] ~= '1' then
 end
 
 -- First of all writes, and one that a full store refuses: all or nothing.
-redis.call('SET', KEYS[1], ARGV[3], 'EX', 34560000)
+call('SET', KEYS[1], ARGV[3], 'EX', 34560000)
 
 local batch = cjson.decode(ARGV[7])
 local resolutions = batch.r
@@ -37,18 +38,18 @@ local alarms = {}
 
 -- Read a field; a key of a wrong type is moved aside, so that it spoils itself alone.
 local function field_of(key, field)
-  local packed = redis.pcall('HGET', key, field)
+  local packed = pcall('HGET', key, field)
   if type(packed) ~= 'table' then return packed end
-  redis.call('RENAME', key, prefix .. 'aside:' .. key)
-  redis.call('EXPIRE', prefix .. 'aside:' .. key, 604800)
+  call('RENAME', key, prefix .. 'aside:' .. key)
+  call('EXPIRE', prefix .. 'aside:' .. key, 604800)
   alarms[#alarms + 1] = key
   return false
 end
 
 local function score_of(key, member)
-  local score = redis.pcall('ZSCORE', key, member)
+  local score = pcall('ZSCORE', key, member)
   if type(score) ~= 'table' then return score end
-  redis.call('RENAME', key, prefix .. 'aside:' .. key)
+  call('RENAME', key, prefix .. 'aside:' .. key)
   alarms[#alarms + 1] = key
   return false
 end
@@ -57,31 +58,50 @@ local function chunk_key(id, resolution, bucket)
   return prefix .. 'c:' .. id .. ':' .. resolution[1] .. math.floor(bucket / resolution[3])
 end
 
-local function trimmed(counts)
+-- Without the zeros at its end, which most counts have several of.
+local function trim(counts)
   for i = #counts, 1, -1 do
     if counts[i] ~= 0 then break end
     counts[i] = nil
   end
-  return cmsgpack.pack(counts)
+end
+
+-- Where a 10 s bucket counts, per resolution: the end of the key, the field, when the key
+-- may go, and whether it is kept at all by now. Worked out once for all series.
+local places = {}
+local function places_of(start)
+  local found = places[start]
+  if found then return found end
+  found = {}
+  for n, resolution in ipairs(resolutions) do
+    local _, seconds, width, keep = unpack(resolution)
+    local bucket = math.floor(start / seconds)
+    local chunk = math.floor(bucket / width)
+    found[n] = {
+      ':' .. resolution[1] .. chunk,
+      tostring(bucket % width),
+      math.max((chunk + 1) * width * seconds, now) + keep,
+      start + seconds + keep > now,
+    }
+  end
+  places[start] = found
+  return found
 end
 
 -- Add to one bucket, of which `packed` is known already or not; true where it is new.
-local function add(id, resolution, start, counts, packed)
-  local bucket = math.floor(start / resolution[2])
-  local key = chunk_key(id, resolution, bucket)
-  local field = bucket % resolution[3]
+local function add(stem, place, counts, packed)
+  local key, field = stem .. place[1], place[2]
   if packed == nil then packed = field_of(key, field) end
   if packed then
     local sums = cmsgpack.unpack(packed)
-    for i = 1, math.max(#sums, #counts) do
-      sums[i] = (sums[i] or 0) + (counts[i] or 0)
+    for i = 1, #counts do
+      sums[i] = (sums[i] or 0) + counts[i]
     end
-    redis.call('HSET', key, field, cmsgpack.pack(sums))
+    call('HSET', key, field, cmsgpack.pack(sums))
     return false
   end
-  redis.call('HSET', key, field, trimmed(counts))
-  local ends = (math.floor(bucket / resolution[3]) + 1) * resolution[3] * resolution[2]
-  redis.call('EXPIREAT', key, math.max(ends, now) + resolution[4])
+  call('HSET', key, field, cmsgpack.pack(counts))
+  call('EXPIREAT', key, place[3])
   return true
 end
 
@@ -89,6 +109,7 @@ end
 local cells, order = {}, {}
 for _, entry in ipairs(batch.s) do
   local names, start, counts = entry[1], entry[2] * 10, entry[3]
+  trim(counts)
   local same = cells[start]
   if not same then
     same = {}
@@ -98,8 +119,8 @@ for _, entry in ipairs(batch.s) do
     local cell = same[names[n]]
     if cell then
       local sums = cell[5]
-      for i = 1, math.max(#sums, #counts) do
-        sums[i] = (sums[i] or 0) + (counts[i] or 0)
+      for i = 1, #counts do
+        sums[i] = (sums[i] or 0) + counts[i]
       end
     else
       cell = { names[n], names[n + 1], names[n + 2], start, { unpack(counts) } }
@@ -109,41 +130,40 @@ for _, entry in ipairs(batch.s) do
   end
 end
 
-local day = resolutions[4]
 local touched, late = {}, {}
 
 for _, cell in ipairs(order) do
   local id, dimension, value, start, counts = unpack(cell)
   local index = prefix .. 'i:' .. dimension
-  local bucket = math.floor(start / day[2])
-  local known = field_of(chunk_key(id, day, bucket), bucket % day[3])
+  local stem = prefix .. 'c:' .. id
+  local at = places_of(start)
+  local day = at[4]
+  local known = field_of(stem .. day[1], day[2])
   if not known then
-    if not score_of(index, id .. value) and redis.call('ZCARD', index) >= bound then
+    if not score_of(index, id .. value) and call('ZCARD', index) >= bound then
       id, value, known = batch.o[dimension], 'other', nil
+      stem = prefix .. 'c:' .. id
     end
   end
-  local new = start + day[2] + day[4] > now and add(id, day, start, counts, known)
+  local new = day[4] and add(stem, day, counts, known)
   for n = 1, 3 do
-    local resolution = resolutions[n]
-    if start + resolution[2] + resolution[4] > now then
-      new = add(id, resolution, start, counts) or new
-    end
+    if at[n][4] then new = add(stem, at[n], counts) or new end
   end
   if new then
     local seen = score_of(index, id .. value)
     if not seen or tonumber(seen) < start then
-      redis.call('ZADD', index, start, id .. value)
+      call('ZADD', index, start, id .. value)
     end
   end
   -- Whoever keeps sums of what is past reads these again.
   if start + 60 < now then
     local name = prefix .. 'l:' .. dimension
-    redis.pcall('ZADD', name, now, id)
+    pcall('ZADD', name, now, id)
     late[name] = true
   end
   touched[cell[1]] = touched[cell[1]] or id
 end
-for name in pairs(late) do redis.pcall('EXPIRE', name, 3600) end
+for name in pairs(late) do pcall('EXPIRE', name, 3600) end
 
 local buckets = {}
 local back = tonumber(ARGV[5])
@@ -158,7 +178,7 @@ if back > 0 then
       local to = math.min(newest, chunk * ten[3] + ten[3] - 1)
       local fields = {}
       for bucket = from, to do fields[#fields + 1] = bucket % ten[3] end
-      local found = redis.pcall('HMGET', chunk_key(id, ten, from), unpack(fields))
+      local found = pcall('HMGET', chunk_key(id, ten, from), unpack(fields))
       for n, packed in ipairs(found) do
         if packed then row[#row + 1] = { from + n - 1, unpack(cmsgpack.unpack(packed)) } end
       end
