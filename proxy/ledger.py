@@ -230,9 +230,8 @@ class Ledger:
                 log.exception("a tick of the ledger failed")
             spent = self._clock.monotonic() - started
             pause = max(self._tick_seconds, sent / len(self._lanes) / BATCHES_A_SECOND)
-            await asyncio.sleep(
-                max(self._tick_seconds / 10, max(pause, self._gather(sent)) - spent)
-            )
+            pause = max(pause, self._gather(sent)) - spent
+            await asyncio.sleep(max(self._tick_seconds / 10, pause))
 
     def _gather(self, sent: int) -> float:
         """How many seconds a lone replica may wait, that had no more than ``sent`` batches."""

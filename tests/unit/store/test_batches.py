@@ -106,6 +106,34 @@ async def test_sums_are_told_per_client_and_count_once_in_the_series(
     )
 
 
+@pytest.mark.parametrize(
+    ("callers", "replicas", "least", "most"),
+    [(1, 1, 0.001, 0.06), (80, 1, 0.08, 0.32), (80, 2, 0.0, 0.0)],
+)
+async def test_a_lone_replica_waits_for_its_callers_to_call_again(
+    open_store: OpenStore,
+    open_ledger: OpenLedger,
+    callers: int,
+    replicas: int,
+    least: float,
+    most: float,
+) -> None:
+    store = await open_store()
+    ledger = await open_ledger(store)
+    ledger._replicas = lambda: replicas
+    await ledger.flush(30)
+    ledger._gather(0)
+    for n in range(160):
+        ledger.record(observation(n, store.clock(), agent=f"a{n % callers}"))
+    sent = await ledger.tick()
+    assert least <= ledger._gather(sent) <= most
+    assert ledger._gather(0) == 0.0, "rows count once"
+    for n in range(160):
+        ledger.record(observation(n, store.clock(), agent=f"a{n % callers}"))
+    await ledger.tick()
+    assert ledger._gather(ledger_module.STEPS_A_TICK) == 0.0, "more is waiting to be sent"
+
+
 async def test_a_flood_of_callers_makes_ticks_longer_not_commands_more(
     open_store: OpenStore, open_ledger: OpenLedger
 ) -> None:
