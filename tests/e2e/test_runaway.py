@@ -92,11 +92,16 @@ def test_a_loop_is_blocked_across_workers_and_nobody_else(tmp_path: Path) -> Non
             for agent, statuses in clients.statuses.items():
                 if agent != "looper":
                     assert set(statuses) == {200}, (agent, statuses)
-            answered = clients.statuses["looper"][200]
-            row = next(r for r in proxy.usage("agent") if r["value"] == "looper")
-            assert row["requests"] == answered
-            assert row["refused"] == clients.statuses["looper"][429]
+            seen = clients.statuses["looper"]
+            wait_for(lambda: sum(counted(proxy)) == seen[200] + seen[429], what="the store's count")
+            assert counted(proxy) == (seen[200], seen[429])
             refused(proxy)
+
+
+def counted(proxy: Proxy) -> tuple[int, int]:
+    """What the store knows of the looper: calls answered, and calls refused."""
+    row = next(r for r in proxy.usage("agent") if r["value"] == "looper")
+    return row["requests"], row["refused"]
 
 
 def refused(proxy: Proxy) -> None:

@@ -80,7 +80,7 @@ async def test_a_killed_server_is_started_again_with_its_data(tmp_path: Path) ->
             except Exception:
                 return False
 
-        await until(back)
+        await until(back, 15.0)
         assert server_pid(tmp_path / "store") != first
         assert one.embedded is not None and other.embedded is not None
         assert one.embedded.restarts + other.embedded.restarts == 1
